@@ -34,6 +34,7 @@ mod pull;
 mod registries_conf;
 mod report;
 mod settings;
+mod sockets;
 mod started;
 mod text;
 
@@ -41,6 +42,7 @@ use crate::host::Host;
 use expected::Expected;
 use finding::{Code, Examined, Part};
 use report::Report;
+use sockets::Sockets;
 
 /// Something is wrong.
 const FOUND: u8 = 1;
@@ -177,18 +179,22 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     let host = Host::new(options.root.clone());
     let expected = expected(options, config, mirror, &host);
     let elsewhere = options.mirror.as_ref().map(Mirror::url);
+    let sockets = Sockets::look(&host).await;
     // At once, so that engines that hang are waited for together.
     let (proxy, (dockerd, containerd), podman, crio, buildkitd) = tokio::join!(
-        proxy::read(&host, config, options.file.as_deref().map(Path::new), elsewhere.as_deref()),
+        proxy::read(&host, config, &sockets, (options.file.as_deref(), &options.given), elsewhere.as_deref()),
         async {
-            let dockerd = dockerd::read(&host).await;
-            let containerd = containerd::read(&host, dockerd.is_some()).await;
+            let dockerd = dockerd::read(&host, &sockets).await;
+            let containerd = containerd::read(&host, &sockets, dockerd.is_some()).await;
             (dockerd, containerd)
         },
         podman::read(&host),
         podman::read_crio(&host),
-        buildkitd::read(&host),
+        buildkitd::read(&host, &sockets),
     );
+    if proxy.cannot_start() {
+        return not_set_up(proxy::judge(&proxy, &expected));
+    }
     let mut parts = vec![proxy::judge(&proxy, &expected)];
     parts.extend(dockerd.map(|facts| dockerd::judge(&facts, &expected)));
     parts.extend(containerd.map(|facts| containerd::judge(&facts, &expected)));

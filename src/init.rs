@@ -190,7 +190,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             }
             return Ok(self.left);
         }
-        let serves = if self.does(Step::Service) { self.start(chosen.is_new)? } else { self.is_served() };
+        let serves = if self.does(Step::Service) { self.start(&config, chosen.is_new)? } else { self.is_served() };
         if serves {
             self.look_whether_ready(&config)?;
         }
@@ -410,7 +410,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     }
 
     /// Returns whether engines may be sent to the proxy.
-    fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
+    fn start(&mut self, config: &Config, is_new: bool) -> Result<bool, Stop> {
         let Manager::Systemd { is_active } = self.host.manager else {
             let how = self.host.manager.by_hand(&self.running, &self.command(), CONFIG);
             let is_left = self.host.is_root && self.talk.manner() != Manner::Show && !self.is_served();
@@ -436,7 +436,12 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                 return Ok(false);
             }
         }
-        self.running = Running::Same;
+        let (running, instead) = served::after_start(config);
+        self.running = running;
+        if let Some(instead) = instead {
+            self.left.push(service::elsewhere(&self.options.root, &self.host.config, &instead));
+            return Ok(false);
+        }
         self.talk.say("The service runs.\n")?;
         Ok(true)
     }

@@ -18,6 +18,8 @@ pub(crate) const UNITS: [&str; 5] = [
 
 /// This program's own, as the package has it.
 pub(crate) const OWN_UNIT: &str = "acr-cache-proxy.service";
+/// By which systemd keeps its sockets; who wants that has enabled it.
+pub(crate) const OWN_SOCKET: &str = "acr-cache-proxy.socket";
 /// Has the service read its settings again.
 pub(crate) const RELOAD: &str = "systemctl reload acr-cache-proxy";
 

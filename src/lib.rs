@@ -169,8 +169,8 @@
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
 //!   unit::lines                      the lines of systemd's files
-//!   unit::manager                    what systemd gives to every service
-//!   unit::specifier                  `%n` and so on in units
+//!   unit::manager, unit::specifier   what systemd gives to every service; `%n` and so on in units
+//!   unit::own                        whether this program's own service has other settings than a command
 //! program                          runs one to its end, and ends it with its process group
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
@@ -193,12 +193,12 @@
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
-//!   started, failed                  whether it is known how an engine is started; whether its service has failed
+//!   started, failed, sockets         whether it is known how an engine is started; whether its service has failed; where a connection starts it
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
+//!   proxy::down                      why a proxy does not answer, as far as systemd tells it
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
-//!   dockerd::former                  mirrors where the proxy was before
-//!   dockerd::second                  other processes of dockerd, which are not looked at
+//!   dockerd::former, dockerd::second    mirrors where the proxy was before; other processes of dockerd, which are not looked at
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
@@ -437,6 +437,7 @@
 //!   `integration::upgrade::a_new_process_without_a_token_does_not_take_over`,
 //!   `integration::upgrade::an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept`,
 //!   `integration::upgrade::a_restart_with_handed_over_sockets_refuses_nobody`,
+//!   `integration::upgrade::an_upgrade_forgot_which_sockets_are_the_service_managers`,
 //!   `integration::upgrade::a_socket_that_no_listener_is_for_is_an_error`.
 //! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.

@@ -10,6 +10,7 @@ use crate::installed::{self, UNITS};
 
 mod lines;
 mod manager;
+pub(crate) mod own;
 mod specifier;
 
 use lines::lines;

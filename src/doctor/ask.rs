@@ -64,11 +64,6 @@ pub(super) async fn listens(socket: &Path) -> io::Result<Option<Listens>> {
     }
 }
 
-/// The same, where a path of a host leads.
-pub(super) async fn listens_at(socket: io::Result<PathBuf>) -> io::Result<Option<Listens>> {
-    listens(&socket?).await
-}
-
 /// The first of these sockets that somebody listens on, or that nobody could be asked at.
 pub(super) async fn first_that_listens(host: &Host, sockets: &[&str]) -> Option<PathBuf> {
     for path in sockets {

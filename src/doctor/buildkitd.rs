@@ -2,10 +2,10 @@
 
 use toml::Table;
 
-use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
+use super::sockets::Sockets;
 use super::started;
 use super::text;
 use crate::client_config::address::{Address, Order, Verdict, order};
@@ -22,16 +22,19 @@ pub(super) struct Facts {
     path: String,
     unit: Unit,
     runs: bool,
+    /// Nobody could ask whether it listens.
+    is_silent: bool,
     is_older: bool,
 }
 
 /// `None` where there is no buildkitd.
-pub(super) async fn read(host: &Host) -> Option<Facts> {
-    let listens = ask::listens_at(host.at(SOCKET)).await;
+pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
+    let listens = sockets.listens_at(host.at(SOCKET)).await;
     let runs = !matches!(listens, Ok(None));
     if !runs && !host.has_program(&["buildkitd"]) {
         return None;
     }
+    let is_silent = listens.is_err();
     let mut unit = Unit::read(host, "buildkit.service");
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
     if let Some(command) = pid.and_then(|pid| host::command_line(pid, "buildkitd")) {
@@ -39,13 +42,17 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     }
     let path = unit.flag("config").pop().unwrap_or_else(|| BUILDKITD_TOML.to_owned());
     let is_older = host::is_older(pid.and_then(host::started), host.changed(&path));
-    Some(Facts { settings: host.read(&path), path, unit, runs, is_older })
+    Some(Facts { settings: host.read(&path), path, unit, runs, is_silent, is_older })
 }
 
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Buildkitd);
     found.runs = Some(facts.runs);
+    if facts.is_silent {
+        found.is_silent = true;
+        found.notes.push("buildkitd could not be asked: whether it has loaded its file is not known".to_owned());
+    }
     let file = facts.path.as_str();
     if !started::is_known(&facts.unit, &mut found) {
         return found;
@@ -54,6 +61,12 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let table = match content.and_then(|content| text::toml(&content)) {
         Ok(table) => table,
+        Err(wrong) if facts.runs => {
+            // It was started before the file was so, and nobody knows by what it goes.
+            let why = "buildkitd goes on with what it has read at its start, and does not start with it again";
+            found.find(unreadable(file, &wrong, why));
+            return found;
+        }
         Err(wrong) => {
             found.find(unreadable(file, &wrong, "buildkitd does not start with it"));
             found.lead_all(expected.names(), Way::Nowhere);

@@ -8,6 +8,7 @@ use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
+use super::sockets::Sockets;
 use super::started;
 use super::text;
 use crate::client_config::address::{Order, order};
@@ -36,6 +37,8 @@ pub(super) struct Facts {
     /// Every directory with registries that a file names, or that client-config writes.
     certs: Vec<(String, Vec<Directory>)>,
     runs: bool,
+    /// Why nobody could ask whether it listens.
+    silent: Option<String>,
     /// It was started before its settings were changed last.
     is_older: bool,
     version: Option<String>,
@@ -66,12 +69,13 @@ fn address(config: &Text) -> Option<String> {
 }
 
 /// `None` where there is no containerd.
-pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
-    let listens = ask::listens_at(socket(host)).await;
+pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> Option<Facts> {
+    let listens = sockets.listens_at(socket(host)).await;
     let runs = !matches!(listens, Ok(None));
     if !runs && !host.has_program(&["containerd"]) {
         return None;
     }
+    let silent = listens.as_ref().err().map(|cause| cause.to_string().to_lowercase());
     let mut unit = Unit::read(host, UNIT);
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
     if let Some(command) = pid.and_then(|pid| host::command_line(pid, "containerd")) {
@@ -101,6 +105,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
         unit,
         certs,
         runs,
+        silent,
         is_dockers,
         is_nerdctls: host.has_program(&["nerdctl"]) && !host.has_program(&["kubelet", "crictl"]),
     })
@@ -108,7 +113,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
 
 /// By which ctr, which reads no `config.toml`, pulls as a kubelet does. `None` where no flag does that.
 pub(super) async fn ctr_flags(host: &Host) -> Option<Vec<String>> {
-    let settings = Settings::of(&read(host, false).await?).ok()?;
+    let settings = Settings::of(&read(host, &Sockets::look(host).await, false).await?).ok()?;
     let path = settings.path.filter(|path| !path.contains(':'));
     settings.mirrors.is_empty().then(|| path.into_iter().flat_map(|path| ["--hosts-dir".to_owned(), path]).collect())
 }
@@ -146,6 +151,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Containerd);
     found.version.clone_from(&facts.version);
     found.runs = Some(facts.runs);
+    if let Some(cause) = &facts.silent {
+        found.is_silent = true;
+        found.notes.push(format!("containerd was not asked ({cause}): whether it has loaded its files is not known"));
+    }
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
@@ -153,8 +162,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let settings = match Settings::of(facts) {
         Ok(settings) => settings,
         Err((path, wrong)) => {
-            found.find(unreadable(&path, &wrong, "containerd does not start with it"));
-            found.lead_all(expected.names(), Way::Nowhere);
+            broken(&path, &wrong, facts.runs, expected, &mut found);
             return found;
         }
     };
@@ -195,6 +203,17 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     forward_proxy::judge(&facts.unit, expected, &mut found);
     found
+}
+
+/// A file with which it does not start. One that runs was started before the file was so, and nobody knows by what it goes.
+fn broken(path: &str, wrong: &str, runs: bool, expected: &Expected<'_>, found: &mut Examined) {
+    if runs {
+        let why = "containerd goes on with what it has read at its start, and does not start with it again";
+        found.find(unreadable(path, wrong, why));
+    } else {
+        found.find(unreadable(path, wrong, "containerd does not start with it"));
+        found.lead_all(expected.names(), Way::Nowhere);
+    }
 }
 
 /// By the directory that `config_path` names.

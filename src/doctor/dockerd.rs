@@ -11,6 +11,7 @@ use super::ask;
 use super::expected::{Expected, List, misplaced, unreadable};
 use super::finding::{Examined, Part, Way};
 use super::hosts_toml::{self, Directory, Reader};
+use super::sockets::{Socket, Sockets};
 use super::started;
 use super::text;
 use crate::client_config::address::{Address, Order, order};
@@ -53,6 +54,8 @@ pub(super) struct Facts {
     unit: Unit,
     certs: Vec<Directory>,
     runs: bool,
+    /// Why nobody has asked it, though systemd listens for it.
+    stopped: Option<String>,
     /// The one that runs was started with other mirrors among its flags than its unit has by now, so it can only be started anew.
     has_old_flags: bool,
     /// This is the host that it was looked for on.
@@ -68,12 +71,23 @@ pub(super) struct Facts {
 }
 
 /// Where it listens, if it does.
-pub(super) async fn socket(host: &Host) -> Option<PathBuf> {
+pub(super) async fn socket(host: &Host, sockets: &Sockets) -> Option<PathBuf> {
+    let all = all_sockets(host);
+    let others: Vec<_> = all.iter().map(String::as_str).filter(|at| alone(host, sockets, at).is_none()).collect();
+    ask::first_that_listens(host, &others).await
+}
+
+/// Where it may listen, the likeliest first.
+fn all_sockets(host: &Host) -> Vec<String> {
     let unit = client_config::dockerd(host);
     let settings = host.read(&client_config::dockerd_settings(&unit)).and_then(|text| text.content.ok());
     let own = own_sockets(&unit, settings.as_deref().unwrap_or_default());
-    let all: Vec<_> = own.iter().map(String::as_str).chain(SOCKETS).collect();
-    ask::first_that_listens(host, &all).await
+    own.into_iter().chain(SOCKETS.map(str::to_owned)).collect()
+}
+
+/// systemd's socket at a path, in place of a dockerd that does not run.
+fn alone<'a>(host: &Host, sockets: &'a Sockets, path: &str) -> Option<&'a Socket> {
+    sockets.alone_at_path(&host.at(path).ok()?)
 }
 
 /// Unix sockets that flags or `hosts` of its settings name. Where they name others than the usual one, systemd may still listen at that for
@@ -89,9 +103,10 @@ fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
 }
 
 /// `None` where there is no dockerd.
-pub(super) async fn read(host: &Host) -> Option<Facts> {
-    let socket = socket(host).await;
-    if socket.is_none() && !host.has_program(&["dockerd"]) {
+pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
+    let socket = socket(host, sockets).await;
+    let stopped = all_sockets(host).iter().find_map(|at| alone(host, sockets, at)).filter(|_| socket.is_none());
+    if socket.is_none() && stopped.is_none() && !host.has_program(&["dockerd"]) {
         return None;
     }
     let mut unit = client_config::dockerd(host);
@@ -130,9 +145,10 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     let installed =
         installed.and_then(|said| Some(said.strip_prefix("Docker version ")?.split(',').next()?.to_owned()));
     let (runs, is_this) = (socket.is_some(), host.is_this());
-    let refusing = if is_this { former::refusing(settings.as_ref()) } else { Vec::new() };
+    let refusing = if is_this { former::refusing(settings.as_ref(), sockets) } else { Vec::new() };
     let main = main.or_else(|| client_config::running_dockerd(host));
     let seconds = if is_this { second::find(main.as_deref(), runs) } else { Vec::new() };
+    let stopped = stopped.map(Socket::note);
     Some(Facts {
         settings,
         refusal,
@@ -140,6 +156,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         unit,
         certs,
         runs,
+        stopped,
         has_old_flags,
         is_this,
         silent,
@@ -236,7 +253,7 @@ fn judge_service(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found.version = facts.version().or(facts.installed.as_deref()).map(str::to_owned);
     found.runs = Some(facts.runs);
     found.is_silent = facts.silent.is_some();
-    found.notes.clone_from(&facts.seconds);
+    found.notes = facts.stopped.iter().chain(&facts.seconds).cloned().collect();
     if let Some(cause) = &facts.silent {
         found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
     }
@@ -302,5 +319,5 @@ fn as_loaded(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     found.ways.insert(DOCKER_HUB.to_owned(), if wrong.is_none() { Way::Proxy } else { Way::Source });
     wrong.into_iter().for_each(|finding| found.find(finding));
     let doubt = facts.unit.doubt().map(|doubt| format!("{doubt}: dockerd is judged by the mirrors that it has loaded"));
-    found.notes = facts.seconds.iter().cloned().chain(doubt).collect();
+    found.notes = facts.stopped.iter().chain(&facts.seconds).cloned().chain(doubt).collect();
 }

@@ -205,7 +205,7 @@ pub(super) struct Examined {
     pub version: Option<String>,
     /// `None` for what has no daemon.
     pub runs: Option<bool>,
-    /// Somebody listens for it and does not answer.
+    /// Somebody listens for it, and does not answer or could not be asked.
     pub is_silent: bool,
     /// Where pulls of each routed registry go.
     pub ways: BTreeMap<String, Way>,

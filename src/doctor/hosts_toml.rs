@@ -26,6 +26,8 @@ pub(super) struct Directory {
     file: Text,
     /// Without the file it counts all the same, and leads to the registry itself.
     has_file: bool,
+    /// The file is a directory, which is not the same as none: no pull gets through.
+    is_directory: bool,
     /// A certificate that the file names and that cannot be loaded, and why. No pull gets through then.
     unusable: Option<(String, String)>,
 }
@@ -50,13 +52,14 @@ pub(super) fn read(host: &Host, certs: &str) -> Vec<Directory> {
         let file = file.unwrap_or_else(|| Text { path, content: Ok(String::new()) });
         let unusable =
             file.content.as_ref().ok().and_then(|content| unusable(host, &format!("{certs}/{name}"), content));
-        Directory { name, file, has_file, unusable }
+        let is_directory = host.at(&file.path).is_ok_and(|at| at.is_dir());
+        Directory { name, file, has_file, is_directory, unusable }
     };
     match host.list(certs) {
         Ok(names) => names.into_iter().map(directory).collect(),
         Err(cause) => {
             let file = Text { path: certs.to_owned(), content: Err(cause) };
-            vec![Directory { name: ANY.to_owned(), file, has_file: true, unusable: None }]
+            vec![Directory { name: ANY.to_owned(), file, has_file: true, is_directory: false, unusable: None }]
         }
     }
 }
@@ -182,6 +185,12 @@ pub(super) fn judge(
 ) -> (Way, Vec<Finding>) {
     let (file, engine) = (directory.path(), reader.name);
     let ignored = format!("{engine} takes the file for none, and pulls of {registry} go past the proxy in silence");
+    if let Some(wrong) = directory.file.content.as_ref().err().filter(|_| directory.is_directory) {
+        let why = format!("{engine} cannot read it, and every pull of {registry} fails");
+        let write = fix.by.map_or_else(String::new, |_| format!(" && {}", fix.command));
+        let finding = Finding { fix: by_hand(aside(file) + &write), ..unreadable(file, wrong, &why) };
+        return (Way::Nowhere, vec![finding]);
+    }
     let parsed = directory.file.content.clone().and_then(|content| match fault(&content, reader) {
         Some(wrong) => Err(wrong),
         None => parse(&content),

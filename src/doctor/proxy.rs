@@ -9,13 +9,18 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
-use crate::client_config::Registry;
+use super::sockets::Sockets;
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
-use crate::installed::{OWN_UNIT as UNIT, RELOAD, runs_systemd};
+use crate::installed::{OWN_UNIT as UNIT, RELOAD};
 use crate::metrics::labels::Cause;
+
+mod down;
+
+use down::Service;
+pub(super) use down::unit_state;
 
 /// A sentence of the proxy's is quoted up to here.
 const MAX_SENTENCE: usize = 500;
@@ -32,10 +37,8 @@ pub(super) struct Facts {
     ready: Option<io::Result<Answer>>,
     /// `/status`.
     pub status: Option<Value>,
-    /// systemd can start it.
-    has_unit: bool,
-    /// The service runs all the same, so it has not read where it is to listen by now.
-    is_older: bool,
+    /// What systemd knows of the service, where nobody answers.
+    service: Service,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
     /// Those of the service, beside its settings, and the path of their file.
@@ -46,19 +49,32 @@ pub(super) struct Facts {
 
 /// Asks the first listener that can be asked as it is, and the admin listener. Where nobody listens, and `--mirror` says where the clients
 /// of this host find the proxy, that is asked: the host need not have one of its own.
-pub(super) async fn read(host: &Host, config: &Config, file: Option<&Path>, mirror: Option<&str>) -> Facts {
-    let own = read_own(host, config, file).await;
+pub(super) async fn read(
+    host: &Host,
+    config: &Config,
+    sockets: &Sockets,
+    (file, given): (Option<&str>, &[(&'static str, String)]),
+    mirror: Option<&str>,
+) -> Facts {
+    let mut own = read_own(host, config, file.map(Path::new), sockets).await;
     match (mirror, &own.answers) {
-        (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => elsewhere(url).await,
+        (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => {
+            elsewhere(url, sockets).await
+        }
+        (_, Err(_)) => {
+            own.service = Service::read(host, config, sockets, (file, given)).await;
+            own
+        }
         _ => own,
     }
 }
 
 /// The proxy at this address, of which nothing else is known.
-async fn elsewhere(url: &str) -> Facts {
+async fn elsewhere(url: &str, sockets: &Sockets) -> Facts {
     let address = Address::parse(url);
     let at = format!("{}:{}", address.host, address.port());
     let (answers, is_other) = match ask::resolve(&at).await {
+        Ok(at) if sockets.alone_at_address(at).is_some() => (Err(io::ErrorKind::ConnectionRefused.into()), false),
         Ok(at) if address.has_tls() => (ask::connects(at).await.map(|()| None), false),
         Ok(at) => {
             let answers = ask::get(at, "/v2/").await.map(Some);
@@ -74,19 +90,20 @@ async fn elsewhere(url: &str) -> Facts {
         admin: None,
         ready: None,
         status: None,
-        has_unit: false,
-        is_older: false,
+        service: Service::default(),
         is_there: false,
         variables: None,
         is_elsewhere: true,
     }
 }
 
-async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
+async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &Sockets) -> Facts {
+    let is_alone = |endpoint: &Endpoint| host.is_this() && sockets.alone_at(endpoint).is_some();
     let listener = config.listeners().iter().find(|listener| listener.is_plain()).or(config.listeners().first());
     let (at, answers) = match listener {
         Some(listener) => {
             let answers = match &listener.endpoint {
+                endpoint if is_alone(endpoint) => Err(io::ErrorKind::ConnectionRefused.into()),
                 endpoint if listener.is_plain() => ask_at(endpoint, "/v2/").await.map(Some),
                 endpoint => connects_to(endpoint).await.map(|()| None),
             };
@@ -104,9 +121,9 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
         Some(listener) if is_some_registry(&answers) => is_another_registrys(ask_at(&listener.endpoint, "/").await),
         _ => false,
     };
-    let is_older = !is_there && answers.is_err() && unit_state(host).await.as_deref() == Some("active");
     let (mut ready, mut status) = (None, None);
-    if let (Some(admin), Ok(_)) = (config.admin(), &answers) {
+    let admin = config.admin().filter(|admin| !is_alone(&Endpoint::Address(*admin)));
+    if let (Some(admin), Ok(_)) = (admin, &answers) {
         let admin = reachable(admin);
         ready = Some(ask::get(admin, "/readyz").await);
         if matches!(ready, Some(Ok(_))) {
@@ -122,8 +139,7 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
         admin: config.admin(),
         ready,
         status,
-        has_unit: host.is_this() && host.has_unit(UNIT) && runs_systemd(),
-        is_older,
+        service: Service::default(),
         is_there,
         variables,
         is_elsewhere: false,
@@ -171,19 +187,10 @@ async fn ask_status(admin: SocketAddr, target: &str) -> Option<Value> {
     ask::get(admin, target).await.ok().filter(|answer| answer.status == 200)?.json()
 }
 
-/// What systemd says of the service: `active`, `failed` and so on; `None` where it has none.
-pub(super) async fn unit_state(host: &Host) -> Option<String> {
-    if !host.is_this() || !host.has_unit(UNIT) || !runs_systemd() {
-        return None;
-    }
-    let (_, said, _) = ask::run(&["systemctl", "is-active", UNIT], ask::PROGRAM_LIMIT).await.ok()?;
-    Some(said.trim().to_owned()).filter(|state| !state.is_empty() && *state != "unknown")
-}
-
 /// Has the proxy listen at a new address before engines are sent there.
 pub(super) fn first(facts: &Facts, parts: &mut [Examined]) {
     let findings = parts.iter_mut().flat_map(|part| &mut part.findings);
-    for finding in findings.filter(|finding| facts.is_older && finding.fix.by.is_some()) {
+    for finding in findings.filter(|finding| facts.is_older() && finding.fix.by.is_some()) {
         finding.fix.command = format!("{RELOAD} && {}", finding.fix.command);
     }
 }
@@ -218,7 +225,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             }
         }
         Err(cause) => {
-            let (runs, finding) = unanswered(facts, cause, expected, &all);
+            let (runs, finding) = down::unanswered(facts, cause, expected, &all);
             found.runs = runs;
             found.find(finding);
             return found;
@@ -238,51 +245,6 @@ fn strange(facts: &Facts, answer: &Answer) -> Option<String> {
     }
     let is_proxys = denial(answer).is_some() || answer.is_registry && status < 500;
     (!is_proxys).then(|| format!("at {at} something else answers: {status} to GET /v2/, and not as a registry does"))
-}
-
-/// Whether it runs, as far as is known, and why it does not answer.
-fn unanswered(facts: &Facts, cause: &io::Error, expected: &Expected<'_>, all: &str) -> (Option<bool>, Finding) {
-    let at = &facts.at;
-    if cause.kind() == io::ErrorKind::InvalidData {
-        return (None, stranger(at, format!("what answers at {at} is not this proxy: {cause}"), all));
-    }
-    let told = told(cause);
-    let down = |text: String, why: String, command: String| Finding {
-        registries: Vec::new(),
-        code: Code::Down,
-        file: None,
-        text,
-        why,
-        fix: by_hand(command),
-    };
-    if facts.is_there {
-        // A second process would find the address in use.
-        let who = who_listens(at);
-        let command = match facts.has_unit {
-            true => format!("{who}; systemctl restart {UNIT}"),
-            false => format!(
-                "{who}  # if that is the proxy and it stands still: kill -CONT its process, or end it and start it again"
-            ),
-        };
-        let text = format!("at {at} somebody takes connections, and does not answer: {told}");
-        return (None, down(text, format!("pulls of {all} wait for it, and then go to the source or fail"), command));
-    }
-    if facts.is_older {
-        let text = format!("nothing answers at {at}: {told}, and its service runs: it has earlier settings");
-        let why = "until it reads its settings again, an engine that is sent there gets no answer".to_owned();
-        return (Some(true), down(text, why, format!("{RELOAD} && systemctl status --no-pager {UNIT}")));
-    }
-    let start = if facts.is_elsewhere {
-        format!("curl --verbose --max-time 10 {}/v2/", shell_word(at))
-    } else if facts.has_unit {
-        format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
-    } else {
-        let program = format!("acr-cache-proxy{}", expected.settings);
-        facts.variables.as_ref().map_or(program.clone(), |(path, variables)| {
-            Variables::command(variables, &shell_word(&path.display().to_string()), &program)
-        })
-    };
-    (Some(false), down(format!("nothing answers at {at}: {told}"), without_it(expected), start))
 }
 
 /// Whether it has a token for each registry, as far as its admin listener says it.
@@ -400,26 +362,6 @@ fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                 .to_owned(),
             fix: in_settings(expected, &change, &change),
         });
-    }
-}
-
-/// What comes of pulls while nobody answers.
-fn without_it(expected: &Expected<'_>) -> String {
-    let of = |is_meant: fn(&Registry) -> bool| -> Vec<&str> {
-        let meant = expected.registries.iter().filter(|(_, routed)| is_meant(routed));
-        meant.map(|(name, _)| *name).collect()
-    };
-    let (open, closed) = (of(|routed| routed.open), of(|routed| routed.closed));
-    // They have no setting against it, or one for all registries together.
-    let fail = format!(
-        "pulls of {} fail, because their routes are closed, but for those of engines that ask the source all the same: dockerd by daemon.json, BuildKit, and k3s and RKE2 as they are by default",
-        listed(&closed)
-    );
-    let past = format!("pulls of {} go to the source, and nobody is told", listed(&open));
-    match (open.is_empty(), closed.is_empty()) {
-        (false, true) => past,
-        (true, _) => fail,
-        (false, false) => format!("{past}; {fail}"),
     }
 }
 

@@ -14,6 +14,7 @@ use super::asked::{self, Asked};
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part, Way};
 use super::report::Report;
+use super::sockets::Sockets;
 use super::{containerd, dockerd, podman};
 use crate::config::Config;
 use crate::host::Host;
@@ -56,6 +57,8 @@ struct Wanted {
     settings: String,
     /// Its route is, so engines that can be told ask nobody but the proxy.
     is_closed: bool,
+    /// Why the proxy serves nothing of the registry to this host, a clause: that is a finding already.
+    unserved: Option<&'static str>,
 }
 
 impl Wanted {
@@ -75,6 +78,7 @@ impl Wanted {
             whole,
             settings: settings.to_owned(),
             is_closed: false,
+            unserved: None,
         }
     }
 
@@ -105,6 +109,7 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: 
         ));
         return;
     }
+    wanted.unserved = report.parts.iter().find_map(|part| part.unserved.get(&wanted.registry).copied());
     let proxy_serves = report.parts.iter().any(|part| part.part == Part::Proxy && part.runs == Some(true));
     for part in report.parts.iter_mut().filter(|part| part.runs != Some(false)) {
         let is_asked = match part.part {
@@ -128,7 +133,11 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: 
             continue;
         }
         let (registry, repository, whole) = wanted.counted();
-        let before = asked::count(config, registry, repository, whole).await;
+        let before = match proxy_serves {
+            true => asked::count(config, registry, repository, whole).await,
+            // At its address systemd may listen, and start it.
+            false => Err("it does not run"),
+        };
         let outcome = by_engine(host, part.part, &wanted).await;
         let asked = match outcome {
             Outcome::Pulled | Outcome::Failed(_) if proxy_serves => {
@@ -199,10 +208,15 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
             ));
             return;
         }
-        // So it was said already, and there is nothing to mend.
-        (Outcome::Pulled, Asked::Not) if is_known_to_pass(part, &wanted.registry) => {
+        // So it was said already. A finding that explains it has the command.
+        (Outcome::Pulled, Asked::Not) if part.ways.get(&wanted.registry) == Some(&Way::Source) => {
             part.notes
                 .push(format!("{by} has pulled {image} from the source, as it does with all of {}", wanted.registry));
+            return;
+        }
+        // The proxy counts no requests that it does not let in.
+        (Outcome::Pulled, Asked::Not) if let Some(why) = wanted.unserved => {
+            part.notes.push(format!("{by} has pulled {image} from the source, in place of the proxy, {why}"));
             return;
         }
         (Outcome::Unended, _) => (
@@ -249,16 +263,9 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
     });
 }
 
-/// It is known to pull this registry past the proxy, and no finding says that it could be otherwise.
-fn is_known_to_pass(part: &Examined, registry: &str) -> bool {
-    let is_about =
-        |finding: &Finding| finding.registries.is_empty() || finding.registries.iter().any(|one| one == registry);
-    part.ways.get(registry) == Some(&Way::Source) && !part.findings.iter().any(is_about)
-}
-
 /// dockerd answers at once, and tells of a failure in the last line of the answer.
 async fn by_dockerd(host: &Host, wanted: &Wanted) -> Outcome {
-    let Some(socket) = dockerd::socket(host).await else { return Outcome::Unasked };
+    let Some(socket) = dockerd::socket(host, &Sockets::look(host).await).await else { return Outcome::Unasked };
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("fromImage", &wanted.name)
         .append_pair("tag", &wanted.reference)
@@ -403,6 +410,32 @@ mod tests {
             part.ways.extend(ways.iter().map(|(name, way)| ((*name).to_owned(), *way)));
             judge(&mut part, "dockerd", &wanted, (Outcome::Pulled, Asked::Not), true);
             assert_eq!((part.notes.len(), part.findings.len()), (notes, 1 - notes), "{ways:?}");
+        }
+    }
+
+    /// Each engine had a second finding, whose command told nothing of the cause, which the first one had.
+    #[test]
+    fn a_pull_past_the_proxy_whose_cause_is_a_finding_is_no_finding_again() {
+        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"), "");
+        let refused = Wanted { unserved: Some("which refuses this host"), ..wanted };
+        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"), "");
+        for (wanted, way, says) in [
+            (&refused, Way::Proxy, "from the source, in place of the proxy, which refuses this host"),
+            (&wanted, Way::Source, "from the source, as it does with all of docker.io"),
+        ] {
+            let mut part = Examined::new(Part::Containerd);
+            part.ways.insert("docker.io".to_owned(), way);
+            part.find(Finding {
+                code: Code::NoMirror,
+                file: None,
+                text: "there is no hosts.toml".to_owned(),
+                why: String::new(),
+                registries: vec!["docker.io".to_owned()],
+                fix: by_hand("write"),
+            });
+            judge(&mut part, "containerd", wanted, (Outcome::Pulled, Asked::Not), true);
+            assert_eq!(part.findings.len(), 1, "{part:?}");
+            assert!(part.notes[0].ends_with(says), "{part:?}");
         }
     }
 

@@ -82,7 +82,7 @@ impl Report {
         };
         let count = self.findings().count();
         let status = match count {
-            0 if self.lacks_files() => "unknown",
+            0 if self.lacks_answers() => "unknown",
             0 => "ok",
             _ => "findings",
         };
@@ -106,17 +106,17 @@ impl Report {
         self.parts.iter().any(|part| part.part == Part::Proxy && !part.notes.is_empty())
     }
 
-    /// Something of an engine could not be read, and may be wrong.
-    fn lacks_files(&self) -> bool {
-        self.parts.iter().any(|part| part.is_blind)
+    /// Something of an engine could not be read, or it could not be asked, and may be wrong.
+    fn lacks_answers(&self) -> bool {
+        self.parts.iter().any(|part| part.is_blind || part.is_silent)
     }
 
     /// The last line.
     fn summary(&self) -> String {
         let count = self.findings().count();
         let mut text = match count {
-            0 if self.lacks_files() => {
-                "doctor: nothing is wrong in what could be read; the notes say what could not".to_owned()
+            0 if self.lacks_answers() => {
+                "doctor: nothing is wrong in what could be read and asked; the notes say what could not".to_owned()
             }
             0 if self.knows_no_tokens() => {
                 "doctor: ok: nothing is wrong with the engines; whether the proxy has its tokens is not known"
@@ -251,6 +251,16 @@ mod tests {
         engine.is_blind = true;
         assert_eq!(report(&engine).to_json()["status"], "unknown");
         assert!(report(&engine).summary().contains("in what could be read"));
+    }
+
+    /// Of a dockerd that hung, and of one that this user may not ask, it was said that nothing is wrong on this host.
+    #[test]
+    fn an_engine_that_could_not_be_asked_is_not_called_right() {
+        let mut engine = Examined::new(Part::Dockerd);
+        engine.is_silent = true;
+        let report = Report { parts: vec![engine], notes: Vec::new(), has_looked: true };
+        assert_eq!(report.to_json()["status"], "unknown");
+        assert!(report.summary().contains("nothing is wrong in what could be read and asked"), "{report}");
     }
 
     #[test]

@@ -96,6 +96,12 @@ pub(super) fn look(config: &Config) -> Option<Found> {
     }
 }
 
+/// An address for clients at which nobody listens, once the proxy is to run.
+pub(super) fn silent(config: &Config) -> Option<SocketAddr> {
+    let addresses = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
+    addresses.into_iter().find(|address| TcpListener::bind(address).is_ok())
+}
+
 /// By binding the address, which ends with this call; who has it is asked, where that can be in plain HTTP.
 fn who_listens(address: SocketAddr, is_plain: bool) -> Port {
     match TcpListener::bind(address) {

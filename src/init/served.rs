@@ -73,6 +73,8 @@ pub(super) enum Running {
     Other(Ways),
     /// Whatever it is, it does not say what it serves.
     Unknown,
+    /// The service runs, and listens somewhere else.
+    Elsewhere,
 }
 
 impl Running {
@@ -81,7 +83,7 @@ impl Running {
         let which = match self {
             Self::Same => "the unit has not started".to_owned(),
             Self::Other(ways) => format!("serves {ways} and not {wanted}"),
-            Self::Nothing | Self::Unknown => "does not say what it serves".to_owned(),
+            Self::Nothing | Self::Unknown | Self::Elsewhere => "does not say what it serves".to_owned(),
         };
         format!("another acr-cache-proxy, which {which},")
     }
@@ -92,6 +94,9 @@ impl Running {
             Self::Other(ways) => format!(
                 "the proxy that runs serves {ways} until it reads the new configuration: acr-cache-proxy reload, and run init again"
             ),
+            Self::Elsewhere => {
+                "the service does not listen there: put that right, restart it, and run init again".to_owned()
+            }
             Self::Nothing | Self::Same | Self::Unknown => {
                 "the proxy does not run yet: start it, and run init again".to_owned()
             }
@@ -109,6 +114,22 @@ pub(super) fn look(config: &Config, before: Option<&Config>, address: SocketAddr
         Some(ways) if ways == Ways::of(config) => Running::Same,
         Some(ways) => Running::Other(ways),
         None => Running::Unknown,
+    }
+}
+
+/// What runs once the service is started: its unit may name another configuration. The clause says what it does in place of serving this
+/// one, as far as that is known.
+pub(super) fn after_start(config: &Config) -> (Running, Option<String>) {
+    if let Some(silent) = port::silent(config) {
+        return (Running::Elsewhere, Some(format!("nobody listens on {silent}")));
+    }
+    let served = port::look(config).map(|found| look(config, None, found.address));
+    match served {
+        Some(Running::Other(ways)) => {
+            let instead = format!("serves {ways} and not {}", Ways::of(config));
+            (Running::Other(ways), Some(instead))
+        }
+        _ => (Running::Same, None),
     }
 }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::served::Running;
+use crate::host::Host;
 use crate::installed::{self, OWN_UNIT};
+use crate::unit::own::{self, Other};
 
 /// Starts the service now and at each boot.
 pub(super) const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
@@ -46,7 +48,7 @@ impl Manager {
             (_, Running::Other(ways)) => format!(
                 "the service is not started, because {why}, and the acr-cache-proxy that runs serves {ways}: if it was started with /{config}, have it read that again: acr-cache-proxy reload; else end it, and {command}"
             ),
-            (_, Running::Nothing | Running::Unknown) => {
+            (_, Running::Nothing | Running::Unknown | Running::Elsewhere) => {
                 format!("the service is not started, because {why}: {command}")
             }
         }
@@ -66,6 +68,19 @@ impl Manager {
         let is_active = run(&format!("systemctl --quiet is-active {OWN_UNIT}")).is_ok();
         Self::Systemd { is_active }
     }
+}
+
+/// Why a service that runs does not serve what this configuration says, a sentence; `instead` says what it does, a
+/// clause.
+pub(super) fn elsewhere(root: &Path, config: &Path, instead: &str) -> String {
+    let config = config.display().to_string();
+    let why = match own::other(&Host::new(root.to_owned()), Some(&config), &[]) {
+        Some(Other { file, flags, .. }) => {
+            format!("ExecStart= in {file} has {flags}: have it name {config} alone")
+        }
+        None => "the journal may say why: journalctl --unit acr-cache-proxy --lines 20".to_owned(),
+    };
+    format!("the service runs, and {instead}: {why}")
 }
 
 /// Runs a command, as [`ENABLE`] is one, whose output is shown. The error is one sentence.

@@ -33,6 +33,7 @@ mod recovery;
 mod registries;
 mod scripts;
 mod signatures;
+mod stopped;
 mod systemd;
 mod tags;
 mod tree;

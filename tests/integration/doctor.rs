@@ -23,6 +23,7 @@ mod others;
 mod policies;
 mod proxies;
 mod pull;
+mod unasked;
 
 /// What podman accepts.
 const POLICY: &str = "/etc/containers/policy.json";

@@ -230,6 +230,7 @@ mod tests {
             unit: Unit::default(),
             certs: Vec::new(),
             runs: true,
+            silent: None,
             is_older: false,
             version: Some(release.to_owned()),
             is_dockers: false,

@@ -1,5 +1,8 @@
 //! Mirrors of dockerd that may have been this proxy's, and where nobody listens: dockerd asks there, and then the next one.
 
+use std::net::Ipv4Addr;
+
+use oci::authority;
 use serde_json::Value;
 
 use super::Facts;
@@ -7,14 +10,21 @@ use crate::client_config::address::{Address, Here, Verdict};
 use crate::client_config::gone::{may_be_former, refuses};
 use crate::doctor::expected::List;
 use crate::doctor::finding::{Code, Examined, Finding, Fix};
+use crate::doctor::sockets::Sockets;
 use crate::doctor::text;
 use crate::host::Text;
 
 /// Mirrors of the file, on this host's loopback interface, at which nobody listens.
-pub(super) fn refusing(settings: Option<&Text>) -> Vec<Address> {
+pub(super) fn refusing(settings: Option<&Text>, sockets: &Sockets) -> Vec<Address> {
     let settings = settings.and_then(|text| text::json(text.content.as_ref().ok()?).ok()).unwrap_or_default();
     let mirrors = settings["registry-mirrors"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    mirrors.map(Address::parse).filter(refuses).collect()
+    // systemd does.
+    let is_kept = |mirror: &Address| {
+        let ip =
+            authority::ip(&mirror.host).or_else(|| (mirror.host == "localhost").then(|| Ipv4Addr::LOCALHOST.into()));
+        ip.is_some_and(|ip| sockets.alone_at_address((ip, mirror.port()).into()).is_some())
+    };
+    mirrors.map(Address::parse).filter(|mirror| !is_kept(mirror) && refuses(mirror)).collect()
 }
 
 impl Facts {
@@ -96,6 +106,7 @@ mod tests {
                 unit: Unit::default(),
                 certs: Vec::new(),
                 runs: true,
+                stopped: None,
                 has_old_flags: false,
                 is_this: true,
                 silent: None,

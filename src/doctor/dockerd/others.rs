@@ -60,6 +60,13 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
             }
         }
     }
+    let others: Vec<_> = expected.names().into_iter().filter(|name| *name != DOCKER_HUB).collect();
+    if reads.is_none() && facts.release().is_some() && !others.is_empty() {
+        found.notes.push(format!(
+            "where dockerd pulls {} from depends on its store, which is known of one that runs and can be asked",
+            listed(&others)
+        ));
+    }
     if !past.is_empty() {
         let builds = if builds_by_hosts_toml { ", and what it builds comes through hosts.toml" } else { "" };
         found.notes.push(format!(
@@ -111,6 +118,7 @@ mod tests {
                 unit: client_config::dockerd(&Host::new(root.path().to_owned())),
                 certs: Vec::new(),
                 runs: false,
+                stopped: None,
                 has_old_flags: false,
                 is_this: true,
                 silent: None,
@@ -122,7 +130,13 @@ mod tests {
             others(&facts, &expected, &mut found);
             assert_eq!(found.ways.get("ghcr.io") == Some(&Way::Source), is_past, "{installed:?}: {found:?}");
             assert_eq!(found.never_closed.contains("ghcr.io"), is_past, "{installed:?}: {found:?}");
-            assert_eq!(found.notes.len(), if is_past { 2 } else { 0 }, "{found:?}");
+            // Nothing was said of them where a newer one does not run.
+            let is_told = found
+                .notes
+                .iter()
+                .any(|note| note.starts_with("where dockerd pulls ghcr.io from depends on its store"));
+            assert_eq!(is_told, installed.is_some() && !is_past, "{installed:?}: {found:?}");
+            assert_eq!(found.notes.len(), usize::from(is_told) + if is_past { 2 } else { 0 }, "{found:?}");
         }
     }
 }

@@ -45,7 +45,7 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
         ("a registry is down", answer(200, true, ""), answer(200, false, ready), down, &[Code::NotReady], &[]),
         ("limited", answer(200, true, ""), answer(200, false, ready), limited, &[Code::Refused], &[]),
     ] {
-        let nobody = elsewhere("http://127.0.0.1:1").await;
+        let nobody = elsewhere("http://127.0.0.1:1", &Sockets::default()).await;
         let facts = Facts {
             answers: Ok(Some(answers)),
             ready: Some(Ok(readyz)),
@@ -73,8 +73,10 @@ async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_
         (true, "systemctl reload acr-cache-proxy && ", "systemctl reload acr-cache-proxy && write"),
         (false, "systemctl enable --now ", "write"),
     ] {
-        let nobody = elsewhere("http://127.0.0.1:1").await;
-        let facts = Facts { has_unit: true, is_older, is_elsewhere: false, ..nobody };
+        let nobody = elsewhere("http://127.0.0.1:1", &Sockets::default()).await;
+        let state = if is_older { "active" } else { "inactive" };
+        let service = Service { has_unit: true, state: Some(state.to_owned()), ..Service::default() };
+        let facts = Facts { service, is_elsewhere: false, ..nobody };
         let found = judge(&facts, &expected);
         assert_eq!(found.runs, Some(is_older));
         assert!(found.findings.iter().all(|finding| finding.fix.command.starts_with(proxy)), "{found:?}");

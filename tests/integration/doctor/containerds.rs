@@ -217,6 +217,16 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("containerd", "unreadable")],
     },
     Broken {
+        what: "config.toml that is not TOML any more beside a containerd that runs, which pulls as before",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, "version = 2\n[plugins\n"),
+            Listen(SOCKET, ""),
+        ],
+        found: &[("containerd", "unreadable")],
+    },
+    Broken {
         what: "config.toml was changed and containerd not restarted",
         made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V2), Listen(SOCKET, ""), Change(CONFIG)],
         found: &[("containerd", "not-loaded")],

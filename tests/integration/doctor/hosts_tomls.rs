@@ -25,6 +25,17 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("containerd", "unreadable")],
     },
     Broken {
+        what: "hosts.toml is a directory, with which every pull fails",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Remove(HUB),
+            Put("/etc/containerd/certs.d/docker.io/hosts.toml/a", ""),
+        ],
+        found: &[("containerd", "unreadable")],
+    },
+    Broken {
         what: "a capability that this dockerd does not know",
         made: &[
             Install(&["dockerd"]),

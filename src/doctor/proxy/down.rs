@@ -1,0 +1,206 @@
+//! A proxy that does not answer: why, as far as systemd tells it, and what has it answer.
+
+use std::io;
+
+use super::super::ask;
+use super::super::expected::{Expected, by_hand, shell_word};
+use super::super::finding::{Code, Finding, Fix, listed};
+use super::super::sockets::{Socket, Sockets};
+use super::{Facts, stranger, told, who_listens};
+use crate::client_config::Registry;
+use crate::config::{Config, Endpoint};
+use crate::environment_file::Variables;
+use crate::host::Host;
+use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, runs_systemd};
+use crate::unit::own::{self, Other};
+
+/// What systemd knows of the service.
+#[derive(Debug, Default)]
+pub(super) struct Service {
+    /// systemd can start it.
+    pub has_unit: bool,
+    /// `active`, `failed` and so on.
+    pub state: Option<String>,
+    /// The unit that keeps its sockets.
+    pub socket: Option<Socket>,
+    /// The addresses of that for which the settings have no listener, with which it does not start.
+    pub lacks: Vec<Endpoint>,
+    /// It is not started with the settings that doctor goes by.
+    pub other: Option<Other>,
+}
+
+impl Service {
+    pub(super) async fn read(
+        host: &Host,
+        config: &Config,
+        sockets: &Sockets,
+        (file, given): (Option<&str>, &[(&'static str, String)]),
+    ) -> Self {
+        let has_unit = host.is_this() && host.has_unit(UNIT) && runs_systemd();
+        if !has_unit {
+            return Self::default();
+        }
+        let socket = sockets.own().cloned();
+        let admin = config.admin().map(Endpoint::Address);
+        let listeners = || config.listeners().iter().map(|listener| &listener.endpoint).chain(&admin);
+        let kept = socket.iter().flat_map(|socket| &socket.at);
+        let lacks = kept.filter(|at| !listeners().any(|known| known.is_at(at))).cloned().collect();
+        Self { has_unit, state: unit_state(host).await, socket, lacks, other: own::other(host, file, given) }
+    }
+
+    fn is_active(&self) -> bool {
+        self.state.as_deref() == Some("active")
+    }
+
+    /// Starts what is enabled: with the service alone, its socket unit could not be started after it.
+    fn start(&self) -> String {
+        let units = if self.socket.is_some() { format!("{SOCKET} {UNIT}") } else { UNIT.to_owned() };
+        format!("systemctl enable --now {units} && systemctl status --no-pager {UNIT}")
+    }
+}
+
+impl Facts {
+    /// The service runs and has not read where it is to listen by now.
+    pub(super) fn is_older(&self) -> bool {
+        let Service { other, lacks, .. } = &self.service;
+        !self.is_there && self.answers.is_err() && self.service.is_active() && other.is_none() && lacks.is_empty()
+    }
+
+    /// The service cannot start with these settings, so no engine can be judged by them.
+    pub(in super::super) fn cannot_start(&self) -> bool {
+        !self.is_there && !self.service.lacks.is_empty()
+    }
+}
+
+/// What systemd says of the service: `active`, `failed` and so on; `None` where it has none.
+pub(in super::super) async fn unit_state(host: &Host) -> Option<String> {
+    if !host.is_this() || !host.has_unit(UNIT) || !runs_systemd() {
+        return None;
+    }
+    let (_, said, _) = ask::run(&["systemctl", "is-active", UNIT], ask::PROGRAM_LIMIT).await.ok()?;
+    Some(said.trim().to_owned()).filter(|state| !state.is_empty() && *state != "unknown")
+}
+
+/// Whether it runs, as far as is known, and why it does not answer.
+pub(super) fn unanswered(
+    facts: &Facts,
+    cause: &io::Error,
+    expected: &Expected<'_>,
+    all: &str,
+) -> (Option<bool>, Finding) {
+    let at = &facts.at;
+    if cause.kind() == io::ErrorKind::InvalidData {
+        return (None, stranger(at, format!("what answers at {at} is not this proxy: {cause}"), all));
+    }
+    let told = told(cause);
+    if facts.is_there {
+        // A second process would find the address in use.
+        let who = who_listens(at);
+        let command = match facts.service.has_unit {
+            true => format!("{who}; systemctl restart {UNIT}"),
+            false => format!(
+                "{who}  # if that is the proxy and it stands still: kill -CONT its process, or end it and start it again"
+            ),
+        };
+        let text = format!("at {at} somebody takes connections, and does not answer: {told}");
+        return (None, down(text, format!("pulls of {all} wait for it, and then go to the source or fail"), command));
+    }
+    if let Some(finding) = by_service(&facts.service, facts, &told, expected) {
+        return (Some(facts.service.is_active()), finding);
+    }
+    if facts.is_older() {
+        let text = format!("nothing answers at {at}: {told}, and its service runs: it has earlier settings");
+        let why = "until it reads its settings again, an engine that is sent there gets no answer".to_owned();
+        return (Some(true), down(text, why, format!("{RELOAD} && systemctl status --no-pager {UNIT}")));
+    }
+    let start = if facts.is_elsewhere {
+        format!("curl --verbose --max-time 10 {}/v2/", shell_word(at))
+    } else if facts.service.has_unit {
+        facts.service.start()
+    } else {
+        let program = format!("acr-cache-proxy{}", expected.settings);
+        facts.variables.as_ref().map_or(program.clone(), |(path, variables)| {
+            Variables::command(variables, &shell_word(&path.display().to_string()), &program)
+        })
+    };
+    (Some(false), down(format!("nothing answers at {at}: {told}"), without_it(expected), start))
+}
+
+/// Why the service, as systemd has it, does not answer by these settings.
+fn by_service(service: &Service, facts: &Facts, told: &str, expected: &Expected<'_>) -> Option<Finding> {
+    let at = &facts.at;
+    let settings = expected.file.as_deref().unwrap_or("the settings");
+    if !service.lacks.is_empty() {
+        let lacks: Vec<_> = service.lacks.iter().map(ToString::to_string).collect();
+        let lacks = listed(&lacks.iter().map(String::as_str).collect::<Vec<_>>());
+        let goes_on = match service.is_active() {
+            true => "the proxy that runs goes on with its earlier settings, and takes these at no reload and no start",
+            false => "the proxy does not start with it: engines get no answer, and pulls go to the source or fail",
+        };
+        return Some(Finding {
+            code: Code::Settings,
+            ..down(
+                format!("{SOCKET} has ListenStream= of {lacks}, and no listener of {settings} has this address"),
+                goes_on.to_owned(),
+                format!(
+                    "systemctl edit --full {SOCKET} && systemctl restart {SOCKET} {UNIT}  # or change listen and admin of {settings}: both are to be the same"
+                ),
+            )
+        });
+    }
+    let is_asked = |socket: &Socket| socket.is_alone() && socket.at.iter().any(|one| one.to_string() == *at);
+    if service.socket.as_ref().is_some_and(is_asked) {
+        let state = service.state.as_deref().unwrap_or("inactive");
+        return Some(down(
+            format!("nothing serves at {at}: {UNIT} is {state}, and {SOCKET} starts it for whoever connects"),
+            "the next pull waits for its start, and for its first sign-in; doctor does not connect, which would start it"
+                .to_owned(),
+            format!("systemctl start {UNIT} && systemctl status --no-pager {UNIT}"),
+        ));
+    }
+    let other = service.other.as_ref().filter(|_| service.is_active())?;
+    let Other { file, flags, is_former } = other;
+    let (text, command) = match is_former {
+        true => (
+            format!("nothing answers at {at}: {told}, and its service runs with flags of before: {flags}"),
+            format!("systemctl daemon-reload && systemctl restart {UNIT}"),
+        ),
+        false => (
+            format!(
+                "nothing answers at {at}: {told}, and its service runs with other settings: ExecStart= has {flags}"
+            ),
+            format!(
+                "${{EDITOR:-vi}} {} && systemctl daemon-reload && systemctl restart {UNIT}  # ExecStart= with{}; or judge by what it has: acr-cache-proxy doctor {flags}",
+                shell_word(file),
+                expected.settings
+            ),
+        ),
+    };
+    let why = format!("the proxy does not go by {settings}: an engine that is sent where that says gets no answer");
+    Some(Finding { file: (!is_former).then(|| file.clone()), ..down(text, why, command) })
+}
+
+fn down(text: String, why: String, command: impl Into<String>) -> Finding {
+    let fix: Fix = by_hand(command);
+    Finding { registries: Vec::new(), code: Code::Down, file: None, text, why, fix }
+}
+
+/// What comes of pulls while nobody answers.
+fn without_it(expected: &Expected<'_>) -> String {
+    let of = |is_meant: fn(&Registry) -> bool| -> Vec<&str> {
+        let meant = expected.registries.iter().filter(|(_, routed)| is_meant(routed));
+        meant.map(|(name, _)| *name).collect()
+    };
+    let (open, closed) = (of(|routed| routed.open), of(|routed| routed.closed));
+    // They have no setting against it, or one for all registries together.
+    let fail = format!(
+        "pulls of {} fail, because their routes are closed, but for those of engines that ask the source all the same: dockerd by daemon.json, BuildKit, and k3s and RKE2 as they are by default",
+        listed(&closed)
+    );
+    let past = format!("pulls of {} go to the source, and nobody is told", listed(&open));
+    match (open.is_empty(), closed.is_empty()) {
+        (false, true) => past,
+        (true, _) => fail,
+        (false, false) => format!("{past}; {fail}"),
+    }
+}
