@@ -437,6 +437,7 @@
 //!   `integration::upgrade::a_new_process_without_a_token_does_not_take_over`,
 //!   `integration::upgrade::an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept`,
 //!   `integration::upgrade::a_restart_with_handed_over_sockets_refuses_nobody`,
+//!   `integration::upgrade::an_upgrade_forgot_which_sockets_are_the_service_managers`,
 //!   `integration::upgrade::a_socket_that_no_listener_is_for_is_an_error`.
 //! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use listenfd::ListenFd;
@@ -24,18 +25,35 @@ const NAMES: &str = "LISTEN_FDNAMES";
 pub(crate) const RECIPIENT: [&str; 2] = ["LISTEN_PID", "LISTEN_PIDFDID"];
 /// Each is for one listener of the settings. A number that nobody means would have each of so many descriptors looked at.
 const MAX_SOCKETS: usize = 1024;
-/// The name of each socket that a proxy hands over to the one in its place.
+/// The name of each socket that a proxy hands over to the one in its place, and that of one which the service manager keeps: no
+/// process finds out later whose it is.
 const UPGRADE: &str = "upgrade";
+const UPGRADE_KEPT: &str = "upgrade-kept";
 
-/// The variables for a process that gets so many sockets of this one.
-pub(crate) fn variables(sockets: usize) -> [(&'static str, String); 2] {
-    [(COUNT, sockets.to_string()), (NAMES, vec![UPGRADE; sockets].join(":"))]
+/// A socket for the process that takes this one's place.
+pub(crate) struct Handed {
+    pub socket: OwnedFd,
+    /// The service manager goes on to hold it.
+    pub is_kept: bool,
+}
+
+/// The variables for a process that gets these sockets of this one.
+pub(crate) fn variables(sockets: &[Handed]) -> [(&'static str, String); 2] {
+    let names = sockets.iter().map(|handed| if handed.is_kept { UPGRADE_KEPT } else { UPGRADE });
+    [(COUNT, sockets.len().to_string()), (NAMES, names.collect::<Vec<_>>().join(":"))]
 }
 
 /// The sockets that nobody has taken yet, and all that the service manager keeps.
 pub(crate) struct Inherited {
-    sockets: Vec<(Socket, Endpoint)>,
+    sockets: Vec<One>,
     is_upgrade: bool,
+}
+
+struct One {
+    socket: Socket,
+    endpoint: Endpoint,
+    /// The service manager goes on to hold it, with its queue.
+    is_kept: bool,
 }
 
 /// Why a socket that was handed over cannot be used.
@@ -86,15 +104,19 @@ impl Inherited {
     pub(crate) fn of_process() -> Result<Self, HandedOver> {
         check_count()?;
         let names = std::env::var(NAMES).unwrap_or_default();
+        let names: Vec<_> = names.split(':').collect();
         let mut handed = ListenFd::from_env();
-        let sockets = (0..handed.len()).map(|index| socket(&mut handed, index));
+        let is_upgrade = handed.len() > 0 && names.iter().all(|name| [UPGRADE, UPGRADE_KEPT].contains(name));
+        let sockets = (0..handed.len()).map(|index| {
+            let (socket, endpoint) = socket(&mut handed, index)?;
+            Ok(One { socket, endpoint, is_kept: !is_upgrade || names.get(index) == Some(&UPGRADE_KEPT) })
+        });
         let sockets: Vec<_> = sockets.collect::<io::Result<_>>().map_err(HandedOver::Unusable)?;
-        let is_upgrade = !sockets.is_empty() && names.split(':').all(|name| name == UPGRADE);
-        let is_second = |(index, (_, endpoint)): &(usize, &(Socket, Endpoint))| {
-            sockets.iter().take(*index).any(|(_, earlier)| earlier.is_at(endpoint))
+        let is_second = |(index, one): &(usize, &One)| {
+            sockets.iter().take(*index).any(|earlier| earlier.endpoint.is_at(&one.endpoint))
         };
         match sockets.iter().enumerate().find(is_second) {
-            Some((_, (_, endpoint))) => Err(HandedOver::Twice(endpoint.clone())),
+            Some((_, one)) => Err(HandedOver::Twice(one.endpoint.clone())),
             None => Ok(Self { sockets, is_upgrade }),
         }
     }
@@ -107,9 +129,8 @@ impl Inherited {
     /// The socket for this endpoint. Of a proxy that is replaced, port 0 is the port that it had chosen, and `[::]` may be
     /// `0.0.0.0`, as with [`super::bind::Listener::bind`].
     pub(super) fn socket(&mut self, wanted: &Endpoint) -> Option<io::Result<Socket>> {
-        if !self.is_upgrade {
-            let found = self.sockets.iter().find(|(_, endpoint)| endpoint.is_at(wanted));
-            return found.map(|(socket, _)| socket.duplicate());
+        if let Some(kept) = self.kept().find(|kept| kept.endpoint.is_at(wanted)) {
+            return Some(kept.socket.duplicate());
         }
         let stands_for = |endpoint: &Endpoint| match (endpoint, wanted) {
             (Endpoint::Address(address), Endpoint::Address(wanted)) => {
@@ -118,30 +139,34 @@ impl Inherited {
             }
             _ => endpoint.is_at(wanted),
         };
-        let exact = self.sockets.iter().position(|(_, endpoint)| endpoint.is_at(wanted));
-        let index = exact.or_else(|| self.sockets.iter().position(|(_, endpoint)| stands_for(endpoint)))?;
+        let position = |is_its: &dyn Fn(&Endpoint) -> bool| {
+            self.sockets.iter().position(|one| !one.is_kept && is_its(&one.endpoint))
+        };
+        let index = position(&|endpoint| endpoint.is_at(wanted)).or_else(|| position(&stands_for))?;
         // In their order: several may have had port 0.
-        Some(Ok(self.sockets.remove(index).0))
+        Some(Ok(self.sockets.remove(index).socket))
     }
 
     /// Whether the service manager goes on to hold the socket there, with its queue.
     pub(super) fn keeps(&self, endpoint: &Endpoint) -> bool {
-        !self.is_upgrade && self.sockets.iter().any(|(_, kept)| kept.is_at(endpoint))
+        self.kept().any(|kept| kept.endpoint.is_at(endpoint))
     }
 
     /// An error if the service manager holds a socket of which there is no listener among these: clients would wait in its
     /// queue without end.
     pub(super) fn check<'a>(&self, wanted: impl Iterator<Item = &'a Endpoint> + Clone) -> Result<(), HandedOver> {
-        let is_left = |endpoint: &Endpoint| !wanted.clone().any(|wanted| wanted.is_at(endpoint));
-        let left = self.sockets.iter().find(|(_, endpoint)| !self.is_upgrade && is_left(endpoint));
-        left.map_or(Ok(()), |(_, endpoint)| Err(HandedOver::Unexpected(endpoint.clone())))
+        let is_left = |kept: &&One| !wanted.clone().any(|wanted| wanted.is_at(&kept.endpoint));
+        let left = self.kept().find(is_left);
+        left.map_or(Ok(()), |kept| Err(HandedOver::Unexpected(kept.endpoint.clone())))
+    }
+
+    fn kept(&self) -> impl Iterator<Item = &One> {
+        self.sockets.iter().filter(|one| one.is_kept)
     }
 
     /// Closes what a proxy that is replaced has more than the listeners of this one.
     pub(super) fn close_rest(&mut self) {
-        if self.is_upgrade {
-            self.sockets.clear();
-        }
+        self.sockets.retain(|one| one.is_kept);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::Kind;
 use super::bind::{self, BindError};
 use super::certificate::TlsError;
-use super::inherited::{HandedOver, Inherited};
+use super::inherited::{Handed, HandedOver, Inherited};
 use super::opening::Opening;
 use crate::config::{self, Endpoint};
 use crate::load::{Guard, Load};
@@ -236,8 +235,13 @@ impl ListenerSet {
     }
 
     /// All sockets once more, for a process that takes this one's place.
-    pub(crate) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        self.state().open.iter().map(|open| open.held.duplicate().map(OwnedFd::from)).collect()
+    pub(crate) fn sockets(&self) -> io::Result<Vec<Handed>> {
+        let State { inherited, open, .. } = &*self.state();
+        let handed = open.iter().map(|open| {
+            let socket = open.held.duplicate()?.into();
+            Ok(Handed { socket, is_kept: inherited.keeps(open.wanted.endpoint()) })
+        });
+        handed.collect()
     }
 
     /// Closes those for clients. What waits in the queues is served, unless another process does that from now on, and has the admin

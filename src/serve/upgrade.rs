@@ -6,7 +6,6 @@
 //! and this one goes on.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -16,7 +15,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use log::info;
 
 use crate::control::{self, Request};
-use crate::listen::inherited::{self, FIRST_DESCRIPTOR};
+use crate::listen::inherited::{self, FIRST_DESCRIPTOR, Handed};
 use crate::notify;
 
 /// The new process has its tokens within this. A sign-in takes a second; this is for one that is tried again.
@@ -35,7 +34,7 @@ pub(super) struct Unready {
 /// Starts the new process with these sockets and returns when it serves; `unready` is what this process lacks itself. The error
 /// says why this process has to go on. `cancelled` ends the attempt.
 pub(super) fn replace(
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<Handed>,
     unready: impl Fn() -> Unready,
     cancelled: &AtomicBool,
 ) -> Result<(), String> {
@@ -56,17 +55,14 @@ pub(super) fn replace(
     Ok(())
 }
 
-fn start(
-    program: &OsString,
-    arguments: impl Iterator<Item = OsString>,
-    sockets: Vec<OwnedFd>,
-) -> Result<Child, String> {
+fn start(program: &OsString, arguments: impl Iterator<Item = OsString>, sockets: Vec<Handed>) -> Result<Child, String> {
     let mut command = Command::new(program);
-    command.args(arguments).envs(inherited::variables(sockets.len()));
+    command.args(arguments).envs(inherited::variables(&sockets));
     for variable in inherited::RECIPIENT.into_iter().chain([notify::watchdog::RECIPIENT]) {
         command.env_remove(variable);
     }
-    let mappings = (FIRST_DESCRIPTOR..).zip(sockets).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+    let mappings =
+        (FIRST_DESCRIPTOR..).zip(sockets).map(|(child_fd, handed)| FdMapping { parent_fd: handed.socket, child_fd });
     command.fd_mappings(mappings.collect()).map_err(|cause| cause.to_string())?;
     command.spawn().map_err(|cause| cause.to_string())
 }

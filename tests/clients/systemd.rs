@@ -356,6 +356,11 @@ async fn systemd_reloads_restarts_and_upgrades_the_unit_and_keeps_its_socket() {
     systemd.wait_until("another main process", || systemd.main_process() != first);
     assert!(systemd.serves(ask), "{}", systemd.journal());
     let second = systemd.main_process();
+    // It knows that the socket is systemd's, which nobody would serve.
+    configure(&systemd, &azure, "listen: 127.0.0.1:8090\n", SECRETS);
+    fail(&mut systemd.command("systemctl reload acr-cache-proxy"));
+    configure(&systemd, &azure, "", SECRETS);
+    assert!(systemd.serves(ask), "{}", systemd.journal());
     systemd.run("systemctl restart acr-cache-proxy");
     assert!(systemd.main_process() != second && systemd.serves(ask), "{}", systemd.journal());
 

@@ -35,6 +35,17 @@ impl Successor {
     fn signal(&self, name: &str) -> bool {
         Command::new("kill").args(["-s", name, &self.0]).status().expect("kill runs").success()
     }
+
+    /// Whether it has taken the settings as they are now, and what was said.
+    fn reload(&self) -> (bool, String) {
+        let reload = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+            .env_clear()
+            .args(["reload", "--pid", &self.0])
+            .output()
+            .expect("the program starts");
+        let said = String::from_utf8([reload.stdout, reload.stderr].concat()).expect("text");
+        (reload.status.success(), said)
+    }
 }
 
 impl Drop for Successor {
@@ -277,6 +288,62 @@ async fn sockets_of_a_service_manager_are_matched_by_address() {
     for socket in keeps {
         assert!(std::net::TcpStream::connect(socket.local_addr().expect("bound")).is_ok(), "it is still open");
     }
+}
+
+/// After an upgrade the new process took them for its own: a reload closed one, whose clients waited without end, and a Unix socket's
+/// file was to be deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_forgot_which_sockets_are_the_service_managers() {
+    let azure = testkit::azure().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("clients");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = tcp.local_addr().expect("bound");
+    let unix = UnixListener::bind(&path).expect("a socket");
+    let _kept = (tcp.try_clone().expect("a socket"), unix.try_clone().expect("a socket"));
+    let listen = format!("[{{unix: '{{}}/own'}}, {{unix: '{}'}}, {{address: '{address}'}}]", path.display());
+    let setup = Setup::new(&azure).listen(&listen).hand_over([unix.into(), tcp.into()]);
+    let mut proxy = setup.start();
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let without_tcp = config.replace(&format!(", {{address: '{address}'}}"), "");
+    let without_unix = config.replace(&format!(", {{unix: '{}'}}", path.display()), "");
+    let mut upgraded: Vec<Successor> = Vec::new();
+    // The second is handed what the first was handed.
+    for number in 0..2 {
+        match upgraded.last() {
+            None => proxy.signal("USR2"),
+            Some(before) => assert!(before.signal("USR2")),
+        }
+        let successor = Successor::of(&proxy, number);
+        for (settings, name) in
+            [(&without_tcp, address.to_string()), (&without_unix, format!("unix:{}", path.display()))]
+        {
+            std::fs::write(proxy.config(), settings).expect("written");
+            let (is_taken, said) = successor.reload();
+            let says = format!("LISTEN_FDS: {name} was handed over, and no listener of the settings has this address");
+            assert!(!is_taken && said.contains(&says), "{said}");
+        }
+        // Its own it may close.
+        std::fs::write(proxy.config(), config.replace("/own'", "/other'")).expect("written");
+        let (is_taken, said) = successor.reload();
+        assert!(is_taken, "{said}");
+        std::fs::write(proxy.config(), &config).expect("written");
+        let (is_taken, said) = successor.reload();
+        assert!(is_taken, "{said}");
+        is_served(wire::connect(address));
+        is_served(connect_unix(&path));
+        is_served(connect_unix(&proxy.path("own")));
+        upgraded.push(successor);
+    }
+    // Nor does a process start whose settings lack one.
+    std::fs::write(proxy.config(), &without_tcp).expect("written");
+    assert!(upgraded[1].signal("USR2"));
+    proxy.wait_for_log("has ended by itself, exit status: 1");
+    is_served(wire::connect(address));
+    assert!(upgraded[1].signal("TERM"));
+    assert_eq!(proxy.wait().code(), Some(0));
+    let log = proxy.end_of_log();
+    assert!(path.exists() && !log.contains("its file stays behind"), "{log}");
 }
 
 /// The manager keeps the sockets, so connections wait while no process serves them.
