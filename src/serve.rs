@@ -30,7 +30,7 @@ use crate::net::trust::TrustRoots;
 use crate::notify::Notifier;
 use crate::notify::watchdog::Watchdog;
 use crate::program;
-use crate::proxy::{self, Connections, Proxy, Table, has_kept, upstreams};
+use crate::proxy::{self, Connections, Proxy, Table};
 
 pub(crate) mod announce;
 mod error;
@@ -38,6 +38,7 @@ pub(crate) mod registry;
 mod reload;
 mod rounds;
 mod spans;
+mod standing;
 mod table;
 mod takeover;
 mod upgrade;
@@ -48,9 +49,9 @@ pub(crate) use error::ServeError;
 use reload::{Asker, Reload, Source};
 use rounds::Rounds;
 use spans::SpanExport;
+use standing::Standing;
 use table::RouteTable;
 use takeover::Takeover;
-use upgrade::Unready;
 
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
 const MAX_STREAMS: u32 = 32;
@@ -207,7 +208,7 @@ fn handlers(
                 return Err("it does not serve yet itself".to_owned());
             }
             let sockets = handed_over.sockets().map_err(|cause| format!("sockets: {cause}"))?;
-            takeover.succeed(|| upgrade::replace(sockets, || without_token(&live), cancelled))
+            takeover.succeed(|| upgrade::replace(sockets, || Standing::of(&live), cancelled))
         }),
         ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
@@ -224,24 +225,12 @@ fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) -> 
     let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
     control::listen(move |request| match request {
         control::Request::Reload => asker.ask_and_wait(),
-        control::Request::Unready => {
-            let Unready { kept, nothing } = without_token(&live);
-            Ok([kept, nothing].concat().join("\n"))
-        }
+        control::Request::Unready => Ok(Standing::of(&live).without_token()),
         control::Request::Serve => {
             takeover.begin();
             Ok(String::new())
         }
     })
-}
-
-/// The registries for which there is no token now, by what clients get of them.
-fn without_token(live: &Table) -> Unready {
-    let lacks = upstreams(live).into_iter().filter(|upstream| !upstream.tokens.readiness().ready);
-    let (kept, nothing): (Vec<_>, Vec<_>) = lacks.partition(|upstream| has_kept(live, upstream));
-    let [kept, nothing] =
-        [kept, nothing].map(|of| of.into_iter().map(|upstream| upstream.domain.authority().to_owned()).collect());
-    Unready { kept, nothing }
 }
 
 fn options() -> HttpServerOptions {

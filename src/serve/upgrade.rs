@@ -2,8 +2,8 @@
 //!
 //! It is started with the same arguments and gets the listening sockets, by the variables with which systemd hands sockets over
 //! (sd_listen_fds(3)). As long as it has no tokens it accepts nothing, and this process serves on. Then it serves, and this one
-//! drains. The sockets stay open all the time, so no client is refused. If the new process does not become ready, it is ended,
-//! and this one goes on.
+//! drains. The sockets stay open all the time, so no client is refused. If the new process does not become ready, or clients would
+//! lose what only this one keeps, it is ended, and this one goes on.
 
 use std::ffi::OsString;
 use std::process::{Child, Command};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt as _, FdMapping};
 use log::info;
 
+use super::standing::Standing;
 use crate::control::{self, Request};
 use crate::listen::inherited::{self, FIRST_DESCRIPTOR, Handed};
 use crate::notify;
@@ -23,19 +24,11 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is asked.
 const STEP: Duration = Duration::from_millis(50);
 
-/// The registries for which this process has no token.
-pub(super) struct Unready {
-    /// Clients get what is kept of these, which a new process does not have.
-    pub kept: Vec<String>,
-    /// Clients get nothing of these, so a new process without a token is no worse.
-    pub nothing: Vec<String>,
-}
-
-/// Starts the new process with these sockets and returns when it serves; `unready` is what this process lacks itself. The error
+/// Starts the new process with these sockets and returns when it serves; `standing` is what clients get by this process. The error
 /// says why this process has to go on. `cancelled` ends the attempt.
 pub(super) fn replace(
     sockets: Vec<Handed>,
-    unready: impl Fn() -> Unready,
+    standing: impl Fn() -> Standing,
     cancelled: &AtomicBool,
 ) -> Result<(), String> {
     let mut arguments = std::env::args_os();
@@ -43,7 +36,7 @@ pub(super) fn replace(
     let program = arguments.next().ok_or("this process was started without its name")?;
     let child = start(&program, arguments, sockets).map_err(|cause| format!("{}: {cause}", program.display()))?;
     let mut child = NewProcess(Some(child));
-    let pid = child.wait_until_ready(unready, cancelled)?;
+    let pid = child.wait_until_ready(standing, cancelled)?;
     match control::ask(pid, Request::Serve) {
         Ok(Ok(_)) => {}
         Ok(Err(sentences)) => return Err(sentences),
@@ -72,7 +65,7 @@ struct NewProcess(Option<Child>);
 
 impl NewProcess {
     /// Returns the process's id.
-    fn wait_until_ready(&mut self, unready: impl Fn() -> Unready, cancelled: &AtomicBool) -> Result<u32, String> {
+    fn wait_until_ready(&mut self, standing: impl Fn() -> Standing, cancelled: &AtomicBool) -> Result<u32, String> {
         let child = self.0.as_mut().ok_or("there is no new process")?;
         let (pid, deadline) = (child.id(), Instant::now() + READY_LIMIT);
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
@@ -82,26 +75,10 @@ impl NewProcess {
             }
             // Until it has read its settings, there is no socket.
             let missing = match control::ask(pid, Request::Unready) {
-                Ok(Ok(lines)) => {
-                    let Unready { kept, nothing } = unready();
-                    // Two identities may sign in to one registry.
-                    let is_worse =
-                        |line: &&str| kept.iter().any(|its| its == line) || !nothing.iter().any(|its| its == line);
-                    let lacks: Vec<_> = lines.lines().filter(is_worse).collect();
-                    if lacks.is_empty() {
-                        return Ok(pid);
-                    }
-                    let lacks_kept: Vec<_> =
-                        lacks.iter().copied().filter(|line| kept.iter().any(|its| its == line)).collect();
-                    let kept = match lacks_kept.as_slice() {
-                        [] => String::new(),
-                        some => format!(
-                            ", and clients still get what this process keeps of {}, which a new one does not have: upgrade when the sign-in works again",
-                            some.join(", ")
-                        ),
-                    };
-                    format!("it has no token for {}{kept}", lacks.join(", "))
-                }
+                Ok(Ok(lines)) => match standing().holds_back(&lines) {
+                    None => return Ok(pid),
+                    Some(why) => why,
+                },
                 Ok(Err(sentences)) => sentences,
                 Err(why) => why,
             };
@@ -109,7 +86,7 @@ impl NewProcess {
                 return Err(format!("process {pid} is ended, because this one was told to end"));
             }
             if Instant::now() >= deadline {
-                return Err(format!("process {pid} is not ready after {} s: {missing}", READY_LIMIT.as_secs()));
+                return Err(format!("process {pid} could not take over within {} s: {missing}", READY_LIMIT.as_secs()));
             }
             sleep(STEP);
         }

@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use acr_emulator::{Emulator, Fault, Hop, Image, Options};
+use acr_emulator::{Fault, Hop};
 
 use crate::admin::admin;
 use crate::listeners::{connect_unix, is_served};
@@ -16,6 +16,8 @@ use crate::under_load::{Clients, PULL};
 use crate::wire;
 use testkit::certificates::Authority;
 use testkit::{PATIENCE, Proxy, Setup};
+
+mod outage;
 
 /// A process that no test has started itself, ended with the test.
 struct Successor(String);
@@ -132,13 +134,13 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     let (is_taken, said) = proxy.reload();
     assert!(!is_taken && said.contains("has read its settings: reload when it serves"), "{said}");
     let says = "this process goes on: process";
-    let deadline = std::time::Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * PATIENCE;
     while !proxy.log().contains(says) {
-        assert!(std::time::Instant::now() < deadline && proxy.is_running(), "{}", proxy.log());
+        assert!(Instant::now() < deadline && proxy.is_running(), "{}", proxy.log());
         std::thread::sleep(Duration::from_millis(100));
     }
     let failed = proxy.wait_for_log(says);
-    assert!(failed.contains("is not ready after 30 s: it has no token for example.azurecr.io:"), "{failed}");
+    assert!(failed.contains("could not take over within 30 s: it has no token for example.azurecr.io:"), "{failed}");
     assert_eq!(proxy.reload(), (true, "no setting has changed\n".to_owned()));
     clients.end();
     let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
@@ -150,44 +152,6 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(proxy.end_of_log().contains("is ended, because this one was told to end"));
-}
-
-/// It took over with no token and an empty cache, because the old one had no token either, and clients got nothing any more.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept() {
-    let life = Duration::from_secs(4);
-    let options = Options { access_lifetime: life, refresh_lifetime: life, entra_lifetime: life, ..testkit::options() };
-    let azure = Emulator::start(options).await.expect("the emulator starts");
-    azure.push(Image::small("hub/library/busybox", "latest"));
-    let mut proxy = Setup::new(&azure).cache("{tags: 1s, manifests: 1s}").settings("admin: 127.0.0.1:0").start();
-    let admin = admin(&proxy);
-    let pull = || wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status;
-    assert_eq!(pull(), 200);
-    azure.inject(Hop::Entra, Fault::Status(503));
-    let serves_kept = || wire::ask(admin, "GET /readyz", "").body.contains("\"serves\": \"kept\"");
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !serves_kept() {
-        assert!(std::time::Instant::now() < deadline, "{}", proxy.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    proxy.signal("USR2");
-    let says = "this process goes on: process";
-    let deadline = std::time::Instant::now() + 2 * PATIENCE;
-    while !proxy.log().contains(says) {
-        assert!(std::time::Instant::now() < deadline, "{}", proxy.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let failed = proxy.wait_for_log(says);
-    assert!(failed.contains(" is not ready after 30 s: it has no token for example.azurecr.io:"), "{failed}");
-    assert!(failed.contains(", and clients still get what this process keeps of example.azurecr.io:"), "{failed}");
-    assert_eq!(pull(), 200, "{}", proxy.log());
-    // With the sign-in back, it is an upgrade like any other.
-    azure.clear_faults();
-    proxy.signal("USR2");
-    let successor = Successor::of(&proxy, 0);
-    assert_eq!(proxy.wait().code(), Some(0));
-    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status, 200);
-    drop(successor);
 }
 
 #[tokio::test(flavor = "multi_thread")]
