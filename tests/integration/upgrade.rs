@@ -201,6 +201,8 @@ async fn an_upgrade_hands_over_every_kind_of_listener_and_takes_new_settings() {
     is_served(connect_unix(&proxy.path("removed")));
     let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
     std::fs::write(proxy.config(), config.replace("/removed'", "/added'")).expect("written");
+    // The new process got the socket that no client finds any more, and served that.
+    std::fs::remove_file(proxy.path("socket")).expect("removed");
     proxy.signal("USR2");
     let successor = Successor::of(&proxy, 0);
     assert_eq!(proxy.wait().code(), Some(0));
