@@ -34,6 +34,7 @@ use crate::proxy::{self, Connections, Proxy, Table};
 
 pub(crate) mod announce;
 mod error;
+mod handover;
 pub(crate) mod registry;
 mod reload;
 mod rounds;
@@ -60,7 +61,7 @@ const MAX_STREAM_BUFFER: usize = 128 << 10;
 
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet. `source` reads the settings again.
 pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
-    let inherited = Inherited::of_process().map_err(ServeError::HandedOver)?;
+    let mut inherited = Inherited::of_process().map_err(ServeError::HandedOver)?;
     let threads = config.threads();
     let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
@@ -71,7 +72,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let load = Arc::new(Load::new(connections, shares.requests));
     load.gate.replace(config.access().clone());
     // An address in use fails the start before anything else is begun.
-    let is_upgrade = inherited.is_upgrade();
+    let predecessor = inherited.predecessor();
+    let is_upgrade = predecessor.is_some();
     let (listeners, [clients, admin]) = ListenerSet::new(inherited, &load);
     let listeners = Arc::new(listeners);
     let prepared = listeners.prepare(wanted(config)).map_err(ServeError::cannot_open)?;
@@ -106,7 +108,10 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let notify = Arc::new(ArcSwap::from_pointee(config.notify().clone()));
     let (live, cache) = (table.live(), table.cache());
     let (asker, requests) = reload::channel();
-    let control = answer_control(asker.clone(), &live, &takeover);
+    let control = control::listen({
+        let asker = asker.clone();
+        move || asker.ask_and_wait()
+    });
     let handlers = handlers(asker, control, &live, &listeners, &takeover, &spans);
     let end = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), handlers).map_err(ServeError::Signals)?;
     if is_upgrade {
@@ -148,8 +153,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let (routes, begun) = (Arc::clone(&live), takeover.begun());
     let notifier = Notifier::new(addresses, begun, is_upgrade, routes, Arc::clone(&load), watchdog);
     server.add_service(background_service("rounds", Rounds { chronicler, watcher, notifier }));
-    if is_upgrade {
-        takeover.begin_without_parent();
+    if let Some(predecessor) = predecessor {
+        takeover.obey(predecessor, &live);
     }
     upkeep.liveness = liveness.clone();
     let mut upkeep = background_service("upkeep", upkeep);
@@ -218,19 +223,6 @@ fn handlers(
             spans.flush();
         }),
     }
-}
-
-/// Answers what is asked on the control socket.
-fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) -> Control {
-    let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
-    control::listen(move |request| match request {
-        control::Request::Reload => asker.ask_and_wait(),
-        control::Request::Unready => Ok(Standing::of(&live).without_token()),
-        control::Request::Serve => {
-            takeover.begin();
-            Ok(String::new())
-        }
-    })
 }
 
 fn options() -> HttpServerOptions {

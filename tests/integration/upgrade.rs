@@ -1,8 +1,9 @@
 //! A new process takes a proxy's place, and restarts with sockets of a service manager: no client is refused.
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,70 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
     assert_eq!(proxy.wait().code(), Some(0));
     clients.wait_for(10);
     clients.end();
+    drop(successor);
+}
+
+/// It was asked by a socket with a name that any user could take before, and was ended after 30 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_user_blocked_upgrades_by_a_socket_of_the_new_process_name() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    // Its id is known before it is the proxy.
+    let (program, go) = (setup.path("start"), setup.path("go"));
+    let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
+    let script = format!("#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.05; done\nexec '{binary}' \"$@\"\n", go.display());
+    std::fs::write(&program, script).expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    std::fs::write(&go, "").expect("written");
+    let mut proxy = setup.program(&program).start();
+    std::fs::remove_file(&go).expect("removed");
+    proxy.signal("USR2");
+    let line = proxy.wait_for_log("and gets 30 s to become ready");
+    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
+    let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{pid}")).expect("a name");
+    let _taken = UnixListener::bind_addr(&name).expect("bound");
+    std::fs::write(&go, "").expect("written");
+    let successor = Successor::of(&proxy, 0);
+    assert_eq!(successor.0, pid);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    drop(successor);
+}
+
+/// `address in use` was the end of the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_new_process_had_started_kept_the_sockets() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let program = setup.path("acr-cache-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
+    let mut proxy = setup.program(&program).start();
+    std::fs::remove_file(&program).expect("removed");
+    std::fs::write(&program, "#!/bin/sh\nsleep 400 &\nexit 1\n").expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    proxy.signal("USR2");
+    proxy.wait_for_log("has ended by itself, exit status: 1");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(TcpListener::bind(proxy.address()).is_ok(), "nobody has it any more");
+}
+
+/// The new process is left alone by the end of the one that was to tell it when to serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_serves_when_the_old_one_is_killed_before_it_says_so() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).start();
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status, 200);
+    azure.inject(Hop::Entra, Fault::Status(503));
+    proxy.signal("USR2");
+    let line = proxy.wait_for_log("and gets 30 s to become ready");
+    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
+    let successor = Successor(pid.to_owned());
+    proxy.wait_for_log("upgrade: this process serves when it has its tokens");
+    proxy.signal("KILL");
+    proxy.wait();
+    proxy.wait_for_log("upgrade: the process that this one was to replace has ended");
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
     drop(successor);
 }
 
