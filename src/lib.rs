@@ -30,8 +30,7 @@
 //!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   announce, error                what the log says at the start and of listeners; why there is no start
 //!   takeover, upgrade, handover, standing    from when on clients are served; another process takes this one's place; what clients would lose by it
-//!   registry                       one registry, built from its settings
-//!   table                          the routes with their destinations, replaced while requests run on the earlier ones
+//!   registry, table                one registry, of its settings; the routes, replaced while requests run on the earlier ones
 //!   spans, rounds                  whether spans are exported; what is done every few seconds
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
