@@ -1,5 +1,5 @@
 //! The control socket: by it `acr-cache-proxy reload` asks a running proxy to read its settings again, and hears what came of
-//! it. A signal could ask, too, but brings no answer. A proxy that is replaced asks the new process by it whether that is ready.
+//! it. A signal could ask, too, but brings no answer.
 //!
 //! It is an abstract Unix socket (unix(7)) with the process's id in its name: it needs no directory, leaves no file behind, and
 //! is closed when the process begins to end: one that drains takes no settings any more, and whoever looks for the proxy finds
@@ -30,7 +30,9 @@ use owner::{Owner, Unasked, WithoutSocket};
 
 /// What the name of each process's socket begins with.
 const PREFIX: &str = "acr-cache-proxy/control/";
-/// The longest request, with the end of its line.
+/// The only request: read the settings again.
+const REQUEST: &[u8] = b"reload\n";
+/// A longer one is another one.
 const MAX_REQUEST: usize = 16;
 /// The first line of an answer.
 const DONE: &str = "done\n";
@@ -56,25 +58,6 @@ to arrive: ask again";
 const PART: usize = 4 << 10;
 /// All mistakes of a file fit in.
 const MAX_ANSWER: usize = 1 << 20;
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// Read the settings again.
-    Reload,
-    /// Which registries have no token; a line for each.
-    Unready,
-    /// Serve clients from now on, of a process that takes another's place.
-    Serve,
-}
-
-impl Request {
-    const ALL: [(Self, &str); 3] = [(Self::Reload, "reload\n"), (Self::Unready, "unready\n"), (Self::Serve, "serve\n")];
-
-    fn line(self) -> &'static str {
-        Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, line)| line)
-    }
-}
 
 /// What came of a request, in sentences.
 pub(crate) type Outcome = Result<String, String>;
@@ -150,7 +133,7 @@ impl Socket {
 
 /// Opens the socket of this process, and has `handle` answer in a thread of its own. Without it the proxy serves all the same,
 /// so an error is only told, and it is tried again.
-pub(crate) fn listen(handle: impl Fn(Request) -> Outcome + Send + 'static) -> Control {
+pub(crate) fn listen(handle: impl Fn() -> Outcome + Send + 'static) -> Control {
     let socket = Arc::new(Socket { stage: Mutex::new(Stage::Taken), wake: Condvar::new() });
     let opened = socket.open(&mut socket.stage());
     let control = Control(Arc::clone(&socket));
@@ -186,7 +169,7 @@ fn not_opened(cause: &io::Error) -> String {
     }
 }
 
-fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Result<()> {
+fn answer(mut stream: UnixStream, handle: impl Fn() -> Outcome) -> io::Result<()> {
     if !may_ask(getsockopt(&stream, PeerCredentials)?.uid(), geteuid().as_raw()) {
         return Ok(());
     }
@@ -198,10 +181,7 @@ fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Re
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
     }
-    let outcome = match Request::ALL.into_iter().find(|(_, known)| known.as_bytes() == line) {
-        Some((request, _)) => handle(request),
-        None => Err("unknown request".to_owned()),
-    };
+    let outcome = if line == REQUEST { handle() } else { Err("unknown request".to_owned()) };
     let (first, rest) = match outcome {
         Ok(sentences) => (DONE, sentences),
         Err(sentences) => (REFUSED, sentences),
@@ -238,19 +218,12 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
             logger::complain(&format!("process {pid} has not answered yet, and is waited for up to {limit} s"));
         }
     });
-    let outcome = exchange(stream, Request::Reload, Instant::now() + limit, may_ask(geteuid().as_raw(), owner.uid));
+    let outcome = exchange(stream, Instant::now() + limit, may_ask(geteuid().as_raw(), owner.uid));
     drop(answered);
     outcome.map_err(|cause| match cause.kind() {
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
         _ => format!("process {pid}: {cause}"),
     })?
-}
-
-/// Asks the process with this id. An error means that there is no answer, and is a clause about the process.
-pub(crate) fn ask(pid: u32, request: Request) -> Result<Outcome, String> {
-    let until = Instant::now() + ANSWER_LIMIT;
-    let (stream, owner) = Owner::of(pid, ANSWER_LIMIT).map_err(|why| why.to_string())?;
-    exchange(stream, request, until, may_ask(geteuid().as_raw(), owner.uid)).map_err(|cause| cause.to_string())
 }
 
 /// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit; not at
@@ -267,9 +240,9 @@ fn connect(pid: u32, limit: Option<Duration>) -> io::Result<UnixStream> {
 }
 
 /// The answer, if it is whole by then. `is_answered` says whether the caller is one of those who get any.
-fn exchange(mut stream: UnixStream, request: Request, until: Instant, is_answered: bool) -> io::Result<Outcome> {
+fn exchange(mut stream: UnixStream, until: Instant, is_answered: bool) -> io::Result<Outcome> {
     let mut answer = Vec::new();
-    let asked = stream.write_all(request.line().as_bytes());
+    let asked = stream.write_all(REQUEST);
     match asked.and_then(|()| read_whole(stream, &mut answer, until)) {
         // It closes the connection of whoever may not ask, before or after the request has arrived.
         Err(cause) if !matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
@@ -316,15 +289,9 @@ mod tests {
     /// The only test that opens the socket of this process.
     #[test]
     fn a_request_gets_its_answer_and_nothing_else_is_done() {
-        let control = listen(|request| match request {
-            Request::Reload => Err("line 1\nline 2".to_owned()),
-            other => Ok(other.line().to_owned()),
-        });
+        let control = listen(|| Err("line 1\nline 2".to_owned()));
         let this = std::process::id();
         assert_eq!(reload(Some(this)), Err("line 1\nline 2".to_owned()));
-        for request in [Request::Unready, Request::Serve] {
-            assert_eq!(ask(this, request).expect("an answer"), Ok(request.line().to_owned()));
-        }
         let mut other = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
         other.write_all(b"remove\n").expect("sent");
         let mut answer = String::new();
@@ -332,7 +299,7 @@ mod tests {
         assert_eq!(answer, "refused\nunknown request");
         // The one before does not hold up the next.
         let _silent = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
-        assert!(ask(this, Request::Serve).is_ok());
+        assert_eq!(reload(Some(this)), Err("line 1\nline 2".to_owned()));
         // Whoever names another process is none: a user's socket kept root from a reload without --pid.
         let _other = UnixListener::bind_addr(&address(99_999_999).expect("a name")).expect("bound");
         let sockets = || owner::sockets().expect("readable");
@@ -368,8 +335,7 @@ mod tests {
     #[test]
     fn whoever_may_not_ask_is_told_so_however_soon_the_connection_is_closed() {
         let refused = |stream, is_answered, expected| {
-            let cause =
-                exchange(stream, Request::Reload, Instant::now() + SILENCE, is_answered).expect_err("no answer");
+            let cause = exchange(stream, Instant::now() + SILENCE, is_answered).expect_err("no answer");
             assert_eq!(cause.to_string(), expected);
         };
         // Root was told so, too.
@@ -396,7 +362,7 @@ mod tests {
             }
         });
         let (begun, limit) = (Instant::now(), Duration::from_millis(500));
-        let late = exchange(stream, Request::Reload, begun + limit, true).expect_err("no end");
+        let late = exchange(stream, begun + limit, true).expect_err("no end");
         assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
         assert!(begun.elapsed() >= limit && begun.elapsed() < SILENCE, "{:?}", begun.elapsed());
         drip.join().expect("it ends");
@@ -408,7 +374,7 @@ mod tests {
                 // Whoever has read enough may be gone.
                 let _ = liar.write_all(&other);
             });
-            let cause = exchange(stream, Request::Reload, Instant::now() + ANSWER_LIMIT, true).expect_err("no answer");
+            let cause = exchange(stream, Instant::now() + ANSWER_LIMIT, true).expect_err("no answer");
             assert_eq!(cause.to_string(), NOT_ITS);
             lies.join().expect("it ends");
         }

@@ -29,11 +29,9 @@
 //! serve                            puts the parts together; below it:
 //!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   announce, error                what the log says at the start and of listeners; why there is no start
-//!   takeover, upgrade              from when on clients are served; another process takes this one's place
-//!   registry                       one registry, built from its settings
-//!   table                          the routes with their destinations, replaced while requests run on the earlier ones
-//!   spans                          whether spans are exported
-//!   rounds                         what is done every few seconds
+//!   takeover, upgrade, handover, standing    from when on clients are served; another process takes this one's place; what clients would lose by it
+//!   registry, table                one registry, of its settings; the routes, replaced while requests run on the earlier ones
+//!   spans, rounds                  whether spans are exported; what is done every few seconds
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     set                            the listeners that are open, replaced while they are served
@@ -435,7 +433,8 @@
 //!   Held by `integration::upgrade::upgrades_under_load_fail_no_request`,
 //!   `integration::upgrade::after_a_failed_upgrade_the_old_process_goes_on`,
 //!   `integration::upgrade::a_new_process_without_a_token_does_not_take_over`,
-//!   `integration::upgrade::an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept`,
+//!   `integration::upgrade::outage::an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept`,
+//!   `integration::upgrade::outage::an_upgrade_while_the_registry_is_down_or_wants_a_pause_threw_away_what_was_kept`,
 //!   `integration::upgrade::a_restart_with_handed_over_sockets_refuses_nobody`,
 //!   `integration::upgrade::an_upgrade_forgot_which_sockets_are_the_service_managers`,
 //!   `integration::upgrade::a_socket_that_no_listener_is_for_is_an_error`.

@@ -30,14 +30,16 @@ use crate::net::trust::TrustRoots;
 use crate::notify::Notifier;
 use crate::notify::watchdog::Watchdog;
 use crate::program;
-use crate::proxy::{self, Connections, Proxy, Table, has_kept, upstreams};
+use crate::proxy::{self, Connections, Proxy, Table};
 
 pub(crate) mod announce;
 mod error;
+mod handover;
 pub(crate) mod registry;
 mod reload;
 mod rounds;
 mod spans;
+mod standing;
 mod table;
 mod takeover;
 mod upgrade;
@@ -48,9 +50,9 @@ pub(crate) use error::ServeError;
 use reload::{Asker, Reload, Source};
 use rounds::Rounds;
 use spans::SpanExport;
+use standing::Standing;
 use table::RouteTable;
 use takeover::Takeover;
-use upgrade::Unready;
 
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
 const MAX_STREAMS: u32 = 32;
@@ -59,7 +61,7 @@ const MAX_STREAM_BUFFER: usize = 128 << 10;
 
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet. `source` reads the settings again.
 pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
-    let inherited = Inherited::of_process().map_err(ServeError::HandedOver)?;
+    let mut inherited = Inherited::of_process().map_err(ServeError::HandedOver)?;
     let threads = config.threads();
     let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
@@ -70,7 +72,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let load = Arc::new(Load::new(connections, shares.requests));
     load.gate.replace(config.access().clone());
     // An address in use fails the start before anything else is begun.
-    let is_upgrade = inherited.is_upgrade();
+    let predecessor = inherited.predecessor();
+    let is_upgrade = predecessor.is_some();
     let (listeners, [clients, admin]) = ListenerSet::new(inherited, &load);
     let listeners = Arc::new(listeners);
     let prepared = listeners.prepare(wanted(config)).map_err(ServeError::cannot_open)?;
@@ -105,7 +108,10 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let notify = Arc::new(ArcSwap::from_pointee(config.notify().clone()));
     let (live, cache) = (table.live(), table.cache());
     let (asker, requests) = reload::channel();
-    let control = answer_control(asker.clone(), &live, &takeover);
+    let control = control::listen({
+        let asker = asker.clone();
+        move || asker.ask_and_wait()
+    });
     let handlers = handlers(asker, control, &live, &listeners, &takeover, &spans);
     let end = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), handlers).map_err(ServeError::Signals)?;
     if is_upgrade {
@@ -147,8 +153,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let (routes, begun) = (Arc::clone(&live), takeover.begun());
     let notifier = Notifier::new(addresses, begun, is_upgrade, routes, Arc::clone(&load), watchdog);
     server.add_service(background_service("rounds", Rounds { chronicler, watcher, notifier }));
-    if is_upgrade {
-        takeover.begin_without_parent();
+    if let Some(predecessor) = predecessor {
+        takeover.obey(predecessor, &live);
     }
     upkeep.liveness = liveness.clone();
     let mut upkeep = background_service("upkeep", upkeep);
@@ -207,7 +213,7 @@ fn handlers(
                 return Err("it does not serve yet itself".to_owned());
             }
             let sockets = handed_over.sockets().map_err(|cause| format!("sockets: {cause}"))?;
-            takeover.succeed(|| upgrade::replace(sockets, || without_token(&live), cancelled))
+            takeover.succeed(|| upgrade::replace(sockets, || Standing::of(&live), cancelled))
         }),
         ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
@@ -217,31 +223,6 @@ fn handlers(
             spans.flush();
         }),
     }
-}
-
-/// Answers what is asked on the control socket.
-fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) -> Control {
-    let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
-    control::listen(move |request| match request {
-        control::Request::Reload => asker.ask_and_wait(),
-        control::Request::Unready => {
-            let Unready { kept, nothing } = without_token(&live);
-            Ok([kept, nothing].concat().join("\n"))
-        }
-        control::Request::Serve => {
-            takeover.begin();
-            Ok(String::new())
-        }
-    })
-}
-
-/// The registries for which there is no token now, by what clients get of them.
-fn without_token(live: &Table) -> Unready {
-    let lacks = upstreams(live).into_iter().filter(|upstream| !upstream.tokens.readiness().ready);
-    let (kept, nothing): (Vec<_>, Vec<_>) = lacks.partition(|upstream| has_kept(live, upstream));
-    let [kept, nothing] =
-        [kept, nothing].map(|of| of.into_iter().map(|upstream| upstream.domain.authority().to_owned()).collect());
-    Unready { kept, nothing }
 }
 
 fn options() -> HttpServerOptions {

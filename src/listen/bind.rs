@@ -60,6 +60,15 @@ impl SocketFile {
         }
     }
 
+    /// It is gone, or another file has its place. Where that cannot be told, it is taken to be there.
+    pub(super) fn is_lost(&self) -> bool {
+        let metadata = folder(&self.path).and_then(|(folder, name)| folder.file(name, OFlag::O_PATH)?.metadata());
+        match metadata {
+            Ok(metadata) => identity(&metadata) != self.identity,
+            Err(cause) => cause.kind() == ErrorKind::NotFound,
+        }
+    }
+
     /// Gives it other permission bits. Another file that has its place by now keeps its own.
     pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
         let (folder, name) = folder(&self.path)?;
@@ -274,8 +283,11 @@ mod tests {
         let endpoint = Endpoint::Unix { path: path.clone(), mode: 0o600 };
         let _first = bind(&path, 0o600).expect("bound");
         let file = SocketFile::of(&endpoint).expect("it has one");
+        assert!(!file.is_lost());
         fs::rename(&path, folder.path().join("moved")).expect("moved");
+        assert!(file.is_lost());
         let _second = bind(&path, 0o600).expect("bound");
+        assert!(file.is_lost(), "it is another's");
         file.remove().expect("nothing to do");
         net::UnixStream::connect(&path).expect("the second one still listens");
         SocketFile::of(&endpoint).expect("it has one").remove().expect("removed");

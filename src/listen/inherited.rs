@@ -7,9 +7,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use listenfd::ListenFd;
+use nix::libc::{AF_UNIX, SOCK_SEQPACKET};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::bind::Socket;
@@ -30,6 +32,9 @@ const MAX_SOCKETS: usize = 1024;
 const UPGRADE: &str = "upgrade";
 const UPGRADE_KEPT: &str = "upgrade-kept";
 
+/// The name of the one by which the new process is asked. It comes last.
+const UPGRADE_ASKED: &str = "upgrade-asked";
+
 /// A socket for the process that takes this one's place.
 pub(crate) struct Handed {
     pub socket: OwnedFd,
@@ -37,16 +42,17 @@ pub(crate) struct Handed {
     pub is_kept: bool,
 }
 
-/// The variables for a process that gets these sockets of this one.
+/// The variables for a process that gets these sockets of this one, and then the one by which it is asked.
 pub(crate) fn variables(sockets: &[Handed]) -> [(&'static str, String); 2] {
     let names = sockets.iter().map(|handed| if handed.is_kept { UPGRADE_KEPT } else { UPGRADE });
-    [(COUNT, sockets.len().to_string()), (NAMES, names.collect::<Vec<_>>().join(":"))]
+    let names: Vec<_> = names.chain([UPGRADE_ASKED]).collect();
+    [(COUNT, names.len().to_string()), (NAMES, names.join(":"))]
 }
 
 /// The sockets that nobody has taken yet, and all that the service manager keeps.
 pub(crate) struct Inherited {
     sockets: Vec<One>,
-    is_upgrade: bool,
+    predecessor: Option<UnixStream>,
 }
 
 struct One {
@@ -106,8 +112,14 @@ impl Inherited {
         let names = std::env::var(NAMES).unwrap_or_default();
         let names: Vec<_> = names.split(':').collect();
         let mut handed = ListenFd::from_env();
-        let is_upgrade = handed.len() > 0 && names.iter().all(|name| [UPGRADE, UPGRADE_KEPT].contains(name));
-        let sockets = (0..handed.len()).map(|index| {
+        let asked = names.iter().position(|name| *name == UPGRADE_ASKED).filter(|index| *index < handed.len());
+        let predecessor = asked.map(|index| {
+            let taken = handed.take_custom(index, AF_UNIX, SOCK_SEQPACKET, "pair of sockets")?;
+            taken.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+        });
+        let predecessor = predecessor.transpose().map_err(HandedOver::Unusable)?;
+        let is_upgrade = predecessor.is_some();
+        let sockets = (0..handed.len()).filter(|index| Some(*index) != asked).map(|index| {
             let (socket, endpoint) = socket(&mut handed, index)?;
             Ok(One { socket, endpoint, is_kept: !is_upgrade || names.get(index) == Some(&UPGRADE_KEPT) })
         });
@@ -117,13 +129,13 @@ impl Inherited {
         };
         match sockets.iter().enumerate().find(is_second) {
             Some((_, one)) => Err(HandedOver::Twice(one.endpoint.clone())),
-            None => Ok(Self { sockets, is_upgrade }),
+            None => Ok(Self { sockets, predecessor }),
         }
     }
 
-    /// They come from a proxy that still serves them, and this process takes its place.
-    pub(crate) fn is_upgrade(&self) -> bool {
-        self.is_upgrade
+    /// The socket by which the proxy asks that still serves these, if this process is to take its place.
+    pub(crate) fn predecessor(&mut self) -> Option<UnixStream> {
+        self.predecessor.take()
     }
 
     /// The socket for this endpoint. Of a proxy that is replaced, port 0 is the port that it had chosen, and `[::]` may be

@@ -106,6 +106,10 @@ pub(crate) enum Change {
     Files,
     /// It is closed.
     Closed(String),
+    /// Its file was gone, or another's was in its place: its socket is closed, and a new one made, so that clients find it.
+    MadeAgain(String),
+    /// It stays as it was, which is told.
+    Unchanged(String),
 }
 
 /// Why a listener cannot be opened.
@@ -166,7 +170,8 @@ impl ListenerSet {
         let State { inherited, open, .. } = &mut *state;
         // Before an address is bound: one that overlaps with it would only be in use.
         inherited.check(wanted.iter().map(Wanted::endpoint)).map_err(CannotOpen::HandedOver)?;
-        let mut left: Vec<usize> = (0..open.len()).collect();
+        let is_found = |index: &usize| open.get(*index).is_some_and(|open| !open.is_lost(inherited));
+        let mut left: Vec<usize> = (0..open.len()).filter(is_found).collect();
         let positions: Vec<_> = wanted
             .iter()
             .map(|wanted| {
@@ -198,7 +203,9 @@ impl ListenerSet {
         for (wanted, opening, place) in prepared.0 {
             open.extend(match place {
                 Place::Open(position) => before.get_mut(position).and_then(Option::take).map(|mut open| {
-                    changes.extend(open.change(wanted, opening, inherited));
+                    let keeps_mode = open.change_mode(&wanted, inherited).err();
+                    changes.extend(keeps_mode.into_iter().map(Change::Unchanged));
+                    changes.extend(open.change(wanted, opening));
                     open
                 }),
                 Place::New(listener, copy) => {
@@ -214,8 +221,14 @@ impl ListenerSet {
         }
         let removed: Vec<_> = before.into_iter().flatten().collect();
         for open in &removed {
-            changes.push(Change::Closed(open.url()));
-            let is_shared = new.iter().any(|new| new.is_at(open.wanted.endpoint()));
+            let is_there_again = new.iter().any(|new| new.is_at(open.wanted.endpoint()));
+            // Then the new one has another queue.
+            let is_lost = open.is_lost(inherited);
+            let is_shared = is_there_again && !is_lost;
+            changes.push(match is_there_again && is_lost {
+                true => Change::MadeAgain(open.url()),
+                false => Change::Closed(open.url()),
+            });
             open.remove_file(is_shared);
             open.stop(is_shared);
         }
@@ -234,10 +247,10 @@ impl ListenerSet {
         (clients().filter_map(|open| open.endpoint.address()).collect(), clients().map(Open::url).collect())
     }
 
-    /// All sockets once more, for a process that takes this one's place.
+    /// All sockets once more, for a process that takes this one's place. It makes those anew that no client finds any more.
     pub(crate) fn sockets(&self) -> io::Result<Vec<Handed>> {
         let State { inherited, open, .. } = &*self.state();
-        let handed = open.iter().map(|open| {
+        let handed = open.iter().filter(|open| !open.is_lost(inherited)).map(|open| {
             let socket = open.held.duplicate()?.into();
             Ok(Handed { socket, is_kept: inherited.keeps(open.wanted.endpoint()) })
         });
@@ -318,17 +331,30 @@ impl Open {
         }
     }
 
+    /// No client finds its socket any more: the file is gone, or another has its place. One that the service manager keeps is the
+    /// manager's to make again.
+    fn is_lost(&self, inherited: &Inherited) -> bool {
+        let is_own = matches!(self.endpoint, Endpoint::Unix { .. }) && !inherited.keeps(&self.endpoint);
+        is_own && self.file.as_ref().is_none_or(bind::SocketFile::is_lost)
+    }
+
+    /// Its file has the permissions of these settings from now on. The error is a sentence.
+    fn change_mode(&self, wanted: &Wanted, inherited: &Inherited) -> Result<(), String> {
+        let (old, new) = (self.wanted.endpoint(), wanted.endpoint());
+        match (old, new) {
+            (Endpoint::Unix { mode: old, .. }, Endpoint::Unix { mode, .. }) if old != mode && !inherited.keeps(new) => {
+                let changed =
+                    self.file.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |file| file.set_mode(*mode));
+                changed.map_err(|cause| format!("{}: its permissions are not {mode:04o}: {cause}", self.url()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The listener has these settings from now on, and what was read for them.
-    fn change(&mut self, wanted: Wanted, opening: Opening, inherited: &Inherited) -> Option<Change> {
+    fn change(&mut self, wanted: Wanted, opening: Opening) -> Option<Change> {
         let before = std::mem::replace(&mut self.wanted, wanted);
         let (old, new) = (&before.settings, &self.wanted.settings);
-        if let (Endpoint::Unix { mode: old, .. }, Endpoint::Unix { mode, .. }) = (&old.endpoint, &new.endpoint)
-            && old != mode
-            && !inherited.keeps(&new.endpoint)
-        {
-            let changed = self.file.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |file| file.set_mode(*mode));
-            let _ = changed.inspect_err(|cause| warn!("{}: permissions {mode:o}: {cause}", self.url()));
-        }
         if (&old.tls, &old.proxy_protocol) == (&new.tls, &new.proxy_protocol) {
             let is_new = self.opening.load().take_files(&self.url(), opening);
             return is_new.then_some(Change::Files);

@@ -295,6 +295,20 @@ impl Health {
         self.breaker.is_suspected()
     }
 
+    /// Why clients may get what is kept, and nothing of the registry's; a clause about it.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if let Some(cause) = self.breaker.down() {
+            return Some(format!("it is down: {cause}"));
+        }
+        let (left, call) =
+            Call::ALL.into_iter().map(|call| (self.pause_left(call), call)).max_by_key(|(left, _)| *left)?;
+        if !left.is_zero() {
+            let (calls, seconds) = (call.plural(), left.as_secs() + 1);
+            return Some(format!("it limits requests, and is asked for no {calls} for another {seconds} s"));
+        }
+        self.stale.lasts().then(|| "it fails to answer, and what is kept stands in".to_owned())
+    }
+
     /// The registry has answered something, whatever it is.
     pub(crate) fn works(&self) {
         if let Some(lasted) = self.breaker.works() {

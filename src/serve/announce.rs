@@ -43,6 +43,10 @@ pub(super) fn listeners(changes: &[Change], gate: &Gate) {
     for change in changes {
         match change {
             Change::Files => {}
+            Change::MadeAgain(url) => {
+                warn!("{url}: its socket was removed, or another file was in its place: it is made again");
+            }
+            Change::Unchanged(sentence) => warn!("{sentence}"),
             Change::Closed(url) => info!("{url}: closed, because the settings have it no more"),
             Change::Served { url, address, wanted, .. } if wanted.kind == listen::Kind::Admin => {
                 info!(

@@ -72,8 +72,8 @@ pub(super) fn channel() -> (Asker, Receiver<Request>) {
 struct Reloaded {
     at_once: Vec<&'static str>,
     at_start: Vec<&'static str>,
-    /// A warning, which the start has too: nobody would be told of a fault.
-    doubt: Option<String>,
+    /// Warnings: what stays as it was, and what the start warns of, too.
+    doubts: Vec<String>,
 }
 
 impl fmt::Display for Reloaded {
@@ -86,7 +86,7 @@ impl fmt::Display for Reloaded {
         if !self.at_start.is_empty() {
             write!(f, "; takes effect at the next restart: {}", self.at_start.join(", "))?;
         }
-        self.doubt.iter().try_for_each(|doubt| write!(f, "; {doubt}"))
+        self.doubts.iter().try_for_each(|doubt| write!(f, "; {doubt}"))
     }
 }
 
@@ -98,7 +98,7 @@ impl Reload {
                 notify::reloading();
                 let outcome = self.reload();
                 match &outcome {
-                    Ok(reloaded) if reloaded.at_start.is_empty() && reloaded.doubt.is_none() => {
+                    Ok(reloaded) if reloaded.at_start.is_empty() && reloaded.doubts.is_empty() => {
                         info!("reload: {reloaded}");
                     }
                     Ok(reloaded) => warn!("reload: {reloaded}"),
@@ -142,12 +142,19 @@ impl Reload {
         if changes.iter().any(|change| matches!(change, Change::Files)) {
             at_once.push("certificate files of listen");
         }
+        if changes.iter().any(|change| matches!(change, Change::MadeAgain(_))) {
+            at_once.push("sockets of listen that were gone");
+        }
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
         self.notify.store(Arc::new(next.notify().clone()));
         logger::replace(next.log());
-        let doubt = alarm::doubt(&next.notify().command);
+        let unchanged = changes.into_iter().filter_map(|change| match change {
+            Change::Unchanged(sentence) => Some(sentence),
+            _ => None,
+        });
+        let doubts = unchanged.chain(alarm::doubt(&next.notify().command)).collect();
         self.current = next;
-        Ok(Reloaded { at_once, at_start, doubt })
+        Ok(Reloaded { at_once, at_start, doubts })
     }
 }

@@ -1,20 +1,18 @@
 //! From when on clients are served: at once, or, of a process that takes another's place, when that one says so. And until when:
 //! whether there is a process that is to take this one's.
 
-use std::os::unix::process::parent_id;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
-use std::time::Duration;
 
 use log::warn;
 use tokio::sync::watch;
 
+use super::handover::{self, Request};
+use super::standing::Standing;
 use crate::listen::set::{ListenerSet, Prepared};
 use crate::load::Load;
-
-/// How often the new process looks whether the old one is still there.
-const STEP: Duration = Duration::from_millis(100);
+use crate::proxy::Table;
 
 /// The listeners that are bound and not served yet.
 pub(super) struct Takeover {
@@ -63,16 +61,20 @@ impl Takeover {
         self.begun.send_replace(true);
     }
 
-    /// Begins by itself if the process that is to say when ends before it has.
-    pub(super) fn begin_without_parent(self: &Arc<Self>) {
-        let (this, parent) = (Arc::clone(self), parent_id());
+    /// Does what the process asks for that this one is to replace. Begins by itself if that one ends before it has asked for that.
+    pub(super) fn obey(self: &Arc<Self>, predecessor: UnixStream, live: &Arc<Table>) {
+        let (this, live) = (Arc::clone(self), Arc::clone(live));
         std::thread::spawn(move || {
-            while !this.has_begun() {
-                if parent_id() != parent {
-                    warn!("upgrade: the process that this one was to replace has ended");
+            handover::answer(predecessor, |request| match request {
+                Request::Unready => Standing::of(&live).without_token(),
+                Request::Serve => {
                     this.begin();
+                    String::new()
                 }
-                sleep(STEP);
+            });
+            if !this.has_begun() {
+                warn!("upgrade: the process that this one was to replace has ended");
+                this.begin();
             }
         });
     }

@@ -1,20 +1,28 @@
 //! SIGUSR2: another process of this program, perhaps of a newer version, takes this one's place.
 //!
 //! It is started with the same arguments and gets the listening sockets, by the variables with which systemd hands sockets over
-//! (sd_listen_fds(3)). As long as it has no tokens it accepts nothing, and this process serves on. Then it serves, and this one
-//! drains. The sockets stay open all the time, so no client is refused. If the new process does not become ready, it is ended,
-//! and this one goes on.
+//! (sd_listen_fds(3)), and one more, by which this process asks it. As long as it has no tokens it accepts nothing, and this process serves on. Then it serves, and this one
+//! drains. The sockets stay open all the time, so no client is refused. If the new process does not become ready, or clients would
+//! lose what only this one keeps, it is ended, and this one goes on.
 
 use std::ffi::OsString;
-use std::process::{Child, Command};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use log::info;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
-use crate::control::{self, Request};
+use super::handover::{self, Asking, Request};
+use super::standing::Standing;
 use crate::listen::inherited::{self, FIRST_DESCRIPTOR, Handed};
 use crate::notify;
 
@@ -22,106 +30,133 @@ use crate::notify;
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is asked.
 const STEP: Duration = Duration::from_millis(50);
+/// It begins to serve within milliseconds. One that hangs then is ended.
+const SERVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The registries for which this process has no token.
-pub(super) struct Unready {
-    /// Clients get what is kept of these, which a new process does not have.
-    pub kept: Vec<String>,
-    /// Clients get nothing of these, so a new process without a token is no worse.
-    pub nothing: Vec<String>,
-}
-
-/// Starts the new process with these sockets and returns when it serves; `unready` is what this process lacks itself. The error
+/// Starts the new process with these sockets and returns when it serves; `standing` is what clients get by this process. The error
 /// says why this process has to go on. `cancelled` ends the attempt.
 pub(super) fn replace(
     sockets: Vec<Handed>,
-    unready: impl Fn() -> Unready,
+    standing: impl Fn() -> Standing,
     cancelled: &AtomicBool,
 ) -> Result<(), String> {
     let mut arguments = std::env::args_os();
     // Not /proc/self/exe: after an installation that is the old program, which has no name any more.
     let program = arguments.next().ok_or("this process was started without its name")?;
-    let child = start(&program, arguments, sockets).map_err(|cause| format!("{}: {cause}", program.display()))?;
-    let mut child = NewProcess(Some(child));
-    let pid = child.wait_until_ready(unready, cancelled)?;
-    match control::ask(pid, Request::Serve) {
-        Ok(Ok(_)) => {}
-        Ok(Err(sentences)) => return Err(sentences),
-        Err(cause) => return Err(format!("process {pid}: {cause}")),
-    }
-    child.0 = None;
+    let (asking, asked) = handover::pair(STEP).map_err(|cause| format!("pair of sockets: {cause}"))?;
+    let started = start(&program, arguments, sockets, asked).map_err(|cause| format!("{}: {cause}", program.display()));
+    let mut process = NewProcess { child: Some(started?), asking };
+    let pid = process.wait_until_ready(standing, cancelled)?;
+    process.serve().map_err(|cause| format!("process {pid} does not begin to serve: {cause}"))?;
     notify::replaced_by(pid);
     info!("upgrade: process {pid} serves from now on");
     Ok(())
 }
 
-fn start(program: &OsString, arguments: impl Iterator<Item = OsString>, sockets: Vec<Handed>) -> Result<Child, String> {
+fn start(
+    program: &OsString,
+    arguments: impl Iterator<Item = OsString>,
+    sockets: Vec<Handed>,
+    asked: OwnedFd,
+) -> Result<Child, String> {
     let mut command = Command::new(program);
     command.args(arguments).envs(inherited::variables(&sockets));
     for variable in inherited::RECIPIENT.into_iter().chain([notify::watchdog::RECIPIENT]) {
         command.env_remove(variable);
     }
-    let mappings =
-        (FIRST_DESCRIPTOR..).zip(sockets).map(|(child_fd, handed)| FdMapping { parent_fd: handed.socket, child_fd });
+    let sockets = sockets.into_iter().map(|handed| handed.socket).chain([asked]);
+    let mappings = (FIRST_DESCRIPTOR..).zip(sockets).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+    // If it fails, all that it has started ends with it: whatever goes on has these sockets open.
+    command.process_group(0);
     command.fd_mappings(mappings.collect()).map_err(|cause| cause.to_string())?;
     command.spawn().map_err(|cause| cause.to_string())
 }
 
 /// The new process, ended if it is dropped before it serves.
-struct NewProcess(Option<Child>);
+struct NewProcess {
+    child: Option<Child>,
+    /// Closed after the process has ended: it would take that for the end of this one, and serve.
+    asking: Asking,
+}
 
 impl NewProcess {
     /// Returns the process's id.
-    fn wait_until_ready(&mut self, unready: impl Fn() -> Unready, cancelled: &AtomicBool) -> Result<u32, String> {
-        let child = self.0.as_mut().ok_or("there is no new process")?;
-        let (pid, deadline) = (child.id(), Instant::now() + READY_LIMIT);
+    fn wait_until_ready(&mut self, standing: impl Fn() -> Standing, cancelled: &AtomicBool) -> Result<u32, String> {
+        let pid = self.child.as_ref().ok_or("there is no new process")?.id();
+        let deadline = Instant::now() + READY_LIMIT;
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
+        let (mut is_asked, mut missing) = (false, "it has not answered yet, so it may hang".to_owned());
         loop {
-            if let Some(status) = child.try_wait().map_err(|cause| format!("process {pid}: {cause}"))? {
+            if has_ended(pid).map_err(|cause| format!("process {pid}: {cause}"))? {
+                let status = self.end().map_err(|cause| format!("process {pid}: {cause}"))?;
                 return Err(format!("process {pid} has ended by itself, {status}: its own lines here say why"));
             }
-            // Until it has read its settings, there is no socket.
-            let missing = match control::ask(pid, Request::Unready) {
-                Ok(Ok(lines)) => {
-                    let Unready { kept, nothing } = unready();
-                    // Two identities may sign in to one registry.
-                    let is_worse =
-                        |line: &&str| kept.iter().any(|its| its == line) || !nothing.iter().any(|its| its == line);
-                    let lacks: Vec<_> = lines.lines().filter(is_worse).collect();
-                    if lacks.is_empty() {
-                        return Ok(pid);
+            let answer = if is_asked { Ok(()) } else { self.asking.send(Request::Unready) };
+            is_asked = true;
+            match answer.and_then(|()| self.asking.answer()) {
+                Ok(None) => {}
+                Ok(Some(lines)) => {
+                    match standing().holds_back(&lines) {
+                        None => return Ok(pid),
+                        Some(why) => missing = why,
                     }
-                    let lacks_kept: Vec<_> =
-                        lacks.iter().copied().filter(|line| kept.iter().any(|its| its == line)).collect();
-                    let kept = match lacks_kept.as_slice() {
-                        [] => String::new(),
-                        some => format!(
-                            ", and clients still get what this process keeps of {}, which a new one does not have: upgrade when the sign-in works again",
-                            some.join(", ")
-                        ),
-                    };
-                    format!("it has no token for {}{kept}", lacks.join(", "))
+                    is_asked = false;
+                    sleep(STEP);
                 }
-                Ok(Err(sentences)) => sentences,
-                Err(why) => why,
-            };
+                // It is ending, which takes a moment.
+                Err(cause) => {
+                    missing = format!("it cannot be asked: {cause}");
+                    sleep(STEP);
+                }
+            }
             if cancelled.load(Ordering::Acquire) {
                 return Err(format!("process {pid} is ended, because this one was told to end"));
             }
             if Instant::now() >= deadline {
-                return Err(format!("process {pid} is not ready after {} s: {missing}", READY_LIMIT.as_secs()));
+                return Err(format!("process {pid} could not take over within {} s: {missing}", READY_LIMIT.as_secs()));
             }
-            sleep(STEP);
         }
+    }
+
+    /// It has no request left that is not answered. From its return on, it goes on whatever becomes of this value.
+    fn serve(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + SERVE_LIMIT;
+        self.asking.send(Request::Serve)?;
+        while self.asking.answer()?.is_none() {
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// Ends what is left of it, with all that it has started, which has the sockets as well.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        let mut child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
+        // Nobody has waited for it yet, so its number is nobody else's. An error means that nothing is left.
+        let _ = killpg(process(child.id())?, Signal::SIGKILL);
+        child.wait()
     }
 }
 
 impl Drop for NewProcess {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // It serves nobody yet. An error means that it has ended.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It serves nobody yet. An error means that it is gone, or that it serves.
+        let _ = self.end();
     }
+}
+
+/// Whether it has, without a wait for it that would give its number away.
+fn has_ended(pid: u32) -> io::Result<bool> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(process(pid)?), flags) {
+        Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => Ok(false),
+        Ok(_) => Ok(true),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+fn process(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid).map(Pid::from_raw).map_err(io::Error::other)
 }

@@ -1,12 +1,13 @@
 //! A new process takes a proxy's place, and restarts with sockets of a service manager: no client is refused.
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use acr_emulator::{Emulator, Fault, Hop, Image, Options};
+use acr_emulator::{Fault, Hop};
 
 use crate::admin::admin;
 use crate::listeners::{connect_unix, is_served};
@@ -16,6 +17,8 @@ use crate::under_load::{Clients, PULL};
 use crate::wire;
 use testkit::certificates::Authority;
 use testkit::{PATIENCE, Proxy, Setup};
+
+mod outage;
 
 /// A process that no test has started itself, ended with the test.
 struct Successor(String);
@@ -117,6 +120,70 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
     drop(successor);
 }
 
+/// It was asked by a socket with a name that any user could take before, and was ended after 30 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_user_blocked_upgrades_by_a_socket_of_the_new_process_name() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    // Its id is known before it is the proxy.
+    let (program, go) = (setup.path("start"), setup.path("go"));
+    let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
+    let script = format!("#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.05; done\nexec '{binary}' \"$@\"\n", go.display());
+    std::fs::write(&program, script).expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    std::fs::write(&go, "").expect("written");
+    let mut proxy = setup.program(&program).start();
+    std::fs::remove_file(&go).expect("removed");
+    proxy.signal("USR2");
+    let line = proxy.wait_for_log("and gets 30 s to become ready");
+    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
+    let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{pid}")).expect("a name");
+    let _taken = UnixListener::bind_addr(&name).expect("bound");
+    std::fs::write(&go, "").expect("written");
+    let successor = Successor::of(&proxy, 0);
+    assert_eq!(successor.0, pid);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    drop(successor);
+}
+
+/// `address in use` was the end of the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_new_process_had_started_kept_the_sockets() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let program = setup.path("acr-cache-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
+    let mut proxy = setup.program(&program).start();
+    std::fs::remove_file(&program).expect("removed");
+    std::fs::write(&program, "#!/bin/sh\nsleep 400 &\nexit 1\n").expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    proxy.signal("USR2");
+    proxy.wait_for_log("has ended by itself, exit status: 1");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(TcpListener::bind(proxy.address()).is_ok(), "nobody has it any more");
+}
+
+/// The new process is left alone by the end of the one that was to tell it when to serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_serves_when_the_old_one_is_killed_before_it_says_so() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).start();
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status, 200);
+    azure.inject(Hop::Entra, Fault::Status(503));
+    proxy.signal("USR2");
+    let line = proxy.wait_for_log("and gets 30 s to become ready");
+    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
+    let successor = Successor(pid.to_owned());
+    proxy.wait_for_log("upgrade: this process serves when it has its tokens");
+    proxy.signal("KILL");
+    proxy.wait();
+    proxy.wait_for_log("upgrade: the process that this one was to replace has ended");
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    drop(successor);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_process_without_a_token_does_not_take_over() {
     let azure = testkit::azure().await;
@@ -132,13 +199,13 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     let (is_taken, said) = proxy.reload();
     assert!(!is_taken && said.contains("has read its settings: reload when it serves"), "{said}");
     let says = "this process goes on: process";
-    let deadline = std::time::Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * PATIENCE;
     while !proxy.log().contains(says) {
-        assert!(std::time::Instant::now() < deadline && proxy.is_running(), "{}", proxy.log());
+        assert!(Instant::now() < deadline && proxy.is_running(), "{}", proxy.log());
         std::thread::sleep(Duration::from_millis(100));
     }
     let failed = proxy.wait_for_log(says);
-    assert!(failed.contains("is not ready after 30 s: it has no token for example.azurecr.io:"), "{failed}");
+    assert!(failed.contains("could not take over within 30 s: it has no token for example.azurecr.io:"), "{failed}");
     assert_eq!(proxy.reload(), (true, "no setting has changed\n".to_owned()));
     clients.end();
     let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
@@ -150,44 +217,6 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(proxy.end_of_log().contains("is ended, because this one was told to end"));
-}
-
-/// It took over with no token and an empty cache, because the old one had no token either, and clients got nothing any more.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept() {
-    let life = Duration::from_secs(4);
-    let options = Options { access_lifetime: life, refresh_lifetime: life, entra_lifetime: life, ..testkit::options() };
-    let azure = Emulator::start(options).await.expect("the emulator starts");
-    azure.push(Image::small("hub/library/busybox", "latest"));
-    let mut proxy = Setup::new(&azure).cache("{tags: 1s, manifests: 1s}").settings("admin: 127.0.0.1:0").start();
-    let admin = admin(&proxy);
-    let pull = || wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status;
-    assert_eq!(pull(), 200);
-    azure.inject(Hop::Entra, Fault::Status(503));
-    let serves_kept = || wire::ask(admin, "GET /readyz", "").body.contains("\"serves\": \"kept\"");
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !serves_kept() {
-        assert!(std::time::Instant::now() < deadline, "{}", proxy.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    proxy.signal("USR2");
-    let says = "this process goes on: process";
-    let deadline = std::time::Instant::now() + 2 * PATIENCE;
-    while !proxy.log().contains(says) {
-        assert!(std::time::Instant::now() < deadline, "{}", proxy.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let failed = proxy.wait_for_log(says);
-    assert!(failed.contains(" is not ready after 30 s: it has no token for example.azurecr.io:"), "{failed}");
-    assert!(failed.contains(", and clients still get what this process keeps of example.azurecr.io:"), "{failed}");
-    assert_eq!(pull(), 200, "{}", proxy.log());
-    // With the sign-in back, it is an upgrade like any other.
-    azure.clear_faults();
-    proxy.signal("USR2");
-    let successor = Successor::of(&proxy, 0);
-    assert_eq!(proxy.wait().code(), Some(0));
-    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status, 200);
-    drop(successor);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,6 +266,8 @@ async fn an_upgrade_hands_over_every_kind_of_listener_and_takes_new_settings() {
     is_served(connect_unix(&proxy.path("removed")));
     let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
     std::fs::write(proxy.config(), config.replace("/removed'", "/added'")).expect("written");
+    // The new process got the socket that no client finds any more, and served that.
+    std::fs::remove_file(proxy.path("socket")).expect("removed");
     proxy.signal("USR2");
     let successor = Successor::of(&proxy, 0);
     assert_eq!(proxy.wait().code(), Some(0));

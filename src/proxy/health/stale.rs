@@ -192,6 +192,17 @@ impl Stale {
         over
     }
 
+    /// Whether clients get stale answers now, as far as is known: one repository's trouble shows only when somebody asks for it.
+    pub(super) fn lasts(&self) -> bool {
+        if !self.is_active.load(Ordering::Acquire) {
+            return false;
+        }
+        let (now, episodes) = (Instant::now(), self.episodes());
+        let mut failed = episodes.repositories.values().flat_map(|repository| repository.objects.values());
+        episodes.registry.is_some_and(|(_, last)| now.duration_since(last) < QUIET)
+            || failed.any(|failed| now.duration_since(failed.last) < FORGOTTEN)
+    }
+
     /// No panic leaves an episode half changed.
     fn episodes(&self) -> MutexGuard<'_, Episodes> {
         self.episodes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -297,6 +308,22 @@ mod tests {
         assert_eq!(fresh(&stale, "a@2"), []);
         assert_eq!(fresh(&stale, "a:4"), over(2, 5, Some("a")));
         assert!(!stale.is_active.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_lasts_while_the_registry_fails_and_until_nobody_asks_for_what_has_failed() {
+        for (what, is_registrys, limit) in [("a registry", true, QUIET), ("a repository", false, FORGOTTEN)] {
+            let stale = Stale::default();
+            assert!(!stale.lasts(), "{what}");
+            stale.answered(object("a:1"), is_registrys);
+            advance(limit - Duration::from_millis(1)).await;
+            assert!(stale.lasts(), "{what}");
+            advance(Duration::from_millis(1)).await;
+            assert!(!stale.lasts(), "{what}");
+            stale.answered(object("a:1"), false);
+            fresh(&stale, "a:1");
+            assert!(!stale.lasts(), "{what}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

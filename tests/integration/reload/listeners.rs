@@ -246,3 +246,55 @@ async fn certificate_files_that_have_changed_take_effect_at_once_and_bad_ones_ch
     assert!(!is_taken && said.contains("the key does not belong to the first certificate"), "{said}");
     assert_eq!(ask(&mut secured(&settings(&other, None, &BOTH), wire::connect(proxy.address()))).expect("200"), 200);
 }
+
+/// The command said that the new permissions were in effect, then that nothing had changed, and no client found the socket again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_that_was_removed_or_replaced_was_said_to_be_served_by_new_settings() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let socket = proxy.path("socket");
+    let unix = |mode: &str| format!("[{{address: '127.0.0.1:0'}}, {{unix: '{}', mode: {mode}}}]", socket.display());
+    let mode = || socket.symlink_metadata().expect("a file").permissions().mode() & 0o777;
+    assert_eq!(listen(&proxy, &unix("0600")), taken());
+    let mut earlier = connect_unix(&socket);
+    assert_eq!(ask(&mut earlier).expect("an answer"), 200);
+    // With another mode, and with no other setting at all.
+    for (settings, bits, says) in [
+        (unix("0666"), 0o666, "in effect: listen, sockets of listen that were gone\n"),
+        (unix("0666"), 0o666, "in effect: sockets of listen that were gone\n"),
+    ] {
+        std::fs::remove_file(&socket).expect("removed");
+        assert_eq!(listen(&proxy, &settings), (true, says.to_owned()));
+        assert_eq!(mode(), bits);
+        is_served(connect_unix(&socket));
+    }
+    proxy.wait_for_log("its socket was removed, or another file was in its place: it is made again");
+    assert_eq!(listen(&proxy, &unix("0666")), (true, "no setting has changed\n".to_owned()));
+    let other = proxy.path("other");
+    let _other = UnixListener::bind(&other).expect("a socket");
+    for (what, says) in [
+        ("a file", "there is a file that is not a socket"),
+        ("a link", "there is a file that is not a socket"),
+        ("a socket that is served", "another process serves it"),
+    ] {
+        std::fs::remove_file(&socket).expect("removed");
+        match what {
+            "a file" => std::fs::write(&socket, "kept").expect("written"),
+            "a link" => std::os::unix::fs::symlink(&other, &socket).expect("linked"),
+            _ => std::fs::hard_link(&other, &socket).expect("linked"),
+        }
+        for settings in [unix("0600"), unix("0666")] {
+            let (is_taken, said) = listen(&proxy, &settings);
+            assert!(
+                !is_taken && said.contains(&format!("{}: ", socket.display())) && said.contains(says),
+                "{what}: {said}"
+            );
+        }
+    }
+    std::fs::remove_file(&socket).expect("removed");
+    assert!(listen(&proxy, &unix("0600")).0);
+    is_served(connect_unix(&socket));
+    assert_eq!(mode(), 0o600);
+    assert!(other.symlink_metadata().is_ok(), "it is another's");
+    proxy.end();
+}
