@@ -206,6 +206,7 @@
 //!       fault                            why one is taken for none
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
+//!       release, files                   releases that differ in what they read; which files count for whom
 //!       signatures                       which files say where signatures are
 //!     policy                           what podman accepts
 //!       requirement                      why one of its requirements is refused

@@ -5,7 +5,7 @@ use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, Part};
 use super::forward_proxy;
 use super::policy::{self, Policies};
-use super::registries_conf::{self, Files};
+use super::registries_conf::{self, Files, Release};
 use super::started;
 use crate::host::{self, Host};
 use crate::unit::Unit;
@@ -14,7 +14,7 @@ const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock
 
 /// What was read of podman.
 pub(super) struct Podman {
-    files: Files,
+    files: Vec<Files>,
     policies: Policies,
     version: Option<String>,
     /// Its variable that names another file for root.
@@ -35,7 +35,9 @@ pub(super) async fn read(host: &Host) -> Option<Podman> {
     let version = said.and_then(|said| Some(said.split_whitespace().nth(2)?.to_owned()));
     let variable = if host.is_this() { std::env::var("CONTAINERS_REGISTRIES_CONF").ok() } else { None };
     let variable = variable.filter(|path| !path.is_empty());
-    Some(Podman { files: Files::read(host), policies: Policies::read(host), version, variable })
+    let releases = Release::of(version.as_deref()).into_iter();
+    let files = releases.map(|release| Files::read(host, release)).collect();
+    Some(Podman { files, policies: Policies::read(host), version, variable })
 }
 
 /// Pure: what is wrong with it.
@@ -54,7 +56,7 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
 
 /// What was read of CRI-O.
 pub(super) struct Crio {
-    files: Files,
+    files: Vec<Files>,
     unit: Unit,
     runs: bool,
     is_older: bool,
@@ -73,7 +75,8 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
         return None;
     }
     // Files of users are nothing to it.
-    let files = Files::read(host).of_system_only();
+    let files: Vec<_> =
+        Release::of(None).into_iter().map(|release| Files::read(host, release).of_system_only()).collect();
     let (mut started, mut version) = (None, None);
     if let Some(socket) = &socket {
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
@@ -84,7 +87,7 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
     }
     // It is told to read them again, too, which its process does not show and its unit does.
     let reloaded = if host.is_this() { changed_state().await } else { None };
-    let changed = files.paths().filter_map(|path| host.changed(path)).max();
+    let changed = files.iter().flat_map(Files::paths).filter_map(|path| host.changed(path)).max();
     let is_older = host::is_older(started.max(reloaded), changed);
     Some(Crio { files, unit: Unit::read(host, "crio.service"), runs: socket.is_some(), is_older, version })
 }
@@ -111,7 +114,7 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,
-            file: facts.files.paths().last().map(str::to_owned),
+            file: facts.files.iter().flat_map(Files::paths).last().map(str::to_owned),
             text: "it was changed, or came to its place, after CRI-O was started or told to read it".to_owned(),
             why: "CRI-O goes by what it has read, which may lead past the proxy".to_owned(),
             fix: by_hand("systemctl reload crio"),
