@@ -243,6 +243,15 @@ impl Host {
     }
 }
 
+/// Whether whoever runs this may not see if there is something where a path leads.
+pub(crate) fn is_hidden(at: &io::Result<PathBuf>) -> bool {
+    let is_denied = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    match at {
+        Ok(at) => fs::symlink_metadata(at).is_err_and(|cause| is_denied(&cause)),
+        Err(cause) => is_denied(cause),
+    }
+}
+
 /// Why something cannot be read, for a sentence about it.
 fn told(cause: &FileError) -> String {
     match cause {

@@ -194,6 +194,7 @@
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
 //!   started, failed                  whether it is known how an engine is started; whether its service has failed
+//!   trust                            whether engines trust the certificate of a proxy that speaks TLS
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
@@ -207,7 +208,7 @@
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
 //!       release, files                   releases that differ in what they read; which files count for whom
-//!       signatures                       which files say where signatures are
+//!       signatures, certificates         which files say where signatures are; certificates for an address that cannot be loaded
 //!     policy                           what podman accepts
 //!       requirement                      why one of its requirements is refused
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON

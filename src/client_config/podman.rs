@@ -28,6 +28,12 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
             "by {REGISTRIES_D} they look for sigstore signatures here, too, as a policy of sigstoreSigned needs; no other file in registries.d may have an entry for the same address"
         ),
     ];
+    if mirror.tls {
+        notes.push(format!(
+            "a certificate of a private authority is trusted by that of the authority in /etc/containers/certs.d/{}/ca.crt, or in the CA certificates of the host",
+            mirror.authority()
+        ));
+    }
     let mut entries = Vec::new();
     let mut addresses = BTreeSet::new();
     // The shortest first, to be read from the general to the particular.

@@ -21,15 +21,18 @@ pub(super) struct Facts {
     settings: Option<Text>,
     path: String,
     unit: Unit,
-    runs: bool,
+    /// `None` where that cannot be seen.
+    runs: Option<bool>,
     is_older: bool,
 }
 
 /// `None` where there is no buildkitd.
 pub(super) async fn read(host: &Host) -> Option<Facts> {
-    let listens = ask::listens_at(host.at(SOCKET)).await;
-    let runs = !matches!(listens, Ok(None));
-    if !runs && !host.has_program(&["buildkitd"]) {
+    let socket = host.at(SOCKET);
+    let is_hidden = host::is_hidden(&socket);
+    let listens = ask::listens_at(socket).await;
+    let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
+    if runs != Some(true) && !host.has_program(&["buildkitd"]) {
         return None;
     }
     let mut unit = Unit::read(host, "buildkit.service");
@@ -45,7 +48,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Buildkitd);
-    found.runs = Some(facts.runs);
+    found.runs = facts.runs;
     let file = facts.path.as_str();
     if !started::is_known(&facts.unit, &mut found) {
         return found;
@@ -77,7 +80,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             found.find(leftover(file, name, fix.clone()));
         }
     }
-    if facts.runs && facts.is_older {
+    if facts.runs == Some(true) && facts.is_older {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,

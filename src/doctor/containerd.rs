@@ -35,7 +35,8 @@ pub(super) struct Facts {
     unit: Unit,
     /// Every directory with registries that a file names, or that client-config writes.
     certs: Vec<(String, Vec<Directory>)>,
-    runs: bool,
+    /// `None` where that cannot be seen.
+    runs: Option<bool>,
     /// It was started before its settings were changed last.
     is_older: bool,
     version: Option<String>,
@@ -67,9 +68,11 @@ fn address(config: &Text) -> Option<String> {
 
 /// `None` where there is no containerd.
 pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
-    let listens = ask::listens_at(socket(host)).await;
-    let runs = !matches!(listens, Ok(None));
-    if !runs && !host.has_program(&["containerd"]) {
+    let socket = socket(host);
+    let is_hidden = host::is_hidden(&socket);
+    let listens = ask::listens_at(socket).await;
+    let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
+    if runs != Some(true) && !host.has_program(&["containerd"]) {
         return None;
     }
     let mut unit = Unit::read(host, UNIT);
@@ -145,7 +148,7 @@ fn config_paths(content: &str) -> Vec<String> {
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Containerd);
     found.version.clone_from(&facts.version);
-    found.runs = Some(facts.runs);
+    found.runs = facts.runs;
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
@@ -183,7 +186,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     } else {
         by_mirrors(&settings, file, expected, &mut found);
     }
-    if facts.runs && facts.is_older {
+    if facts.runs == Some(true) && facts.is_older {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,

@@ -1,5 +1,7 @@
 //! podman, buildah and skopeo, which read their files at each pull, and CRI-O, which reads them at its start.
 
+use std::path::PathBuf;
+
 use super::ask;
 use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, Part};
@@ -58,14 +60,21 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
 pub(super) struct Crio {
     files: Vec<Files>,
     unit: Unit,
-    runs: bool,
+    /// `None` where that cannot be seen.
+    runs: Option<bool>,
     is_older: bool,
     version: Option<String>,
 }
 
 /// Where it listens, if it does.
-pub(super) async fn crio_socket(host: &Host) -> Option<std::path::PathBuf> {
-    ask::first_that_listens(host, &CRIO_SOCKETS).await
+pub(super) async fn crio_socket(host: &Host) -> Option<PathBuf> {
+    let seen: Vec<_> = CRIO_SOCKETS.into_iter().filter(|path| !is_hidden(host, path)).collect();
+    ask::first_that_listens(host, &seen).await
+}
+
+/// A directory on the way to a socket is closed to whoever runs this: whether something is there is not known.
+fn is_hidden(host: &Host, socket: &str) -> bool {
+    host::is_hidden(&host.at(socket))
 }
 
 /// `None` where there is no CRI-O.
@@ -89,7 +98,9 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
     let reloaded = if host.is_this() { changed_state().await } else { None };
     let changed = files.iter().flat_map(Files::paths).filter_map(|path| host.changed(path)).max();
     let is_older = host::is_older(started.max(reloaded), changed);
-    Some(Crio { files, unit: Unit::read(host, "crio.service"), runs: socket.is_some(), is_older, version })
+    let is_known = socket.is_some() || !CRIO_SOCKETS.iter().any(|path| is_hidden(host, path));
+    let runs = is_known.then_some(socket.is_some());
+    Some(Crio { files, unit: Unit::read(host, "crio.service"), runs, is_older, version })
 }
 
 /// When systemd saw the unit change its state last: a start, or the end of a reload.
@@ -104,13 +115,13 @@ async fn changed_state() -> Option<std::time::SystemTime> {
 /// Pure: what is wrong with it.
 pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Crio);
-    found.runs = Some(facts.runs);
+    found.runs = facts.runs;
     found.version.clone_from(&facts.version);
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
     registries_conf::judge(&facts.files, expected, " && systemctl reload crio", &mut found);
-    if facts.runs && facts.is_older {
+    if facts.runs == Some(true) && facts.is_older {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,

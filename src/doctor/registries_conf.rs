@@ -14,6 +14,7 @@ use crate::config::Destination;
 use crate::host::Text;
 
 mod aliases;
+mod certificates;
 mod fault;
 mod files;
 mod release;
@@ -131,7 +132,7 @@ fn by_one(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Exam
         false => expected.write(Client::Podman, reload),
     };
     of_system(files, expected, &fix, reload, found);
-    signatures::judge(&files.signatures, expected, found);
+    signatures::judge(&files.signatures, files.release, expected, found);
     for (home, own) in &files.users {
         of_user(home, own, files.release, expected, found);
     }
@@ -198,7 +199,13 @@ fn of_route(
     let (source, registry) = (route.source.to_string(), route.source.registry());
     let counts = covering(entries, &source);
     let (way, findings) = match counts {
-        Some(entry) => judge_entry(entry, registry, expected, fix),
+        Some(entry) => match (judge_entry(entry, registry, expected, fix), failing(entry, registry, files, expected)) {
+            ((Way::Proxy, mut findings), Some((way, finding))) => {
+                findings.push(finding);
+                (way, findings)
+            }
+            (judged, _) => judged,
+        },
         None => {
             let absent =
                 if files.ours.is_some() { "it has no entry for" } else { "it is not there, so there is no entry for" };
@@ -320,6 +327,23 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     let next = next_one(prefix, registry, &addresses, expected);
     findings.extend(next.map(|(code, text, why)| finding(code, text, why)));
     (way, findings)
+}
+
+/// Where pulls of a registry go by an entry that leads to the proxy, if a certificate for the proxy's address cannot be loaded.
+fn failing(entry: &Entry, registry: &str, files: &Files, expected: &Expected<'_>) -> Option<(Way, Finding)> {
+    let address = entry.places.first()?.address.to_string();
+    let (file, wrong) = files.certificates.fault(address.split('/').next().unwrap_or_default())?;
+    let way = if expected.is_closed(registry) { Way::Nowhere } else { Way::Source };
+    let why = format!("no request to the proxy is sent then: {PAST}; of a closed route every pull fails");
+    let finding = Finding {
+        registries: vec![registry.to_owned()],
+        code: Code::Unreadable,
+        file: Some(file.clone()),
+        text: wrong.clone(),
+        why,
+        fix: by_hand(aside(file)),
+    };
+    Some((way, finding))
 }
 
 /// What is wrong with who is asked after the proxy, for these routes of the registry.
@@ -465,12 +489,17 @@ fn of_addition(addition: &Addition, files: &Files, expected: &Expected<'_>, foun
             }
         };
         lead(vec![registry], Way::Source, found);
+        // A file that hides all of them alike is one finding.
+        let (registries, pulled) = match text.contains(REGISTRIES) {
+            true => (vec![registry.to_owned()], REGISTRIES),
+            false => (Vec::new(), registry),
+        };
         found.find(Finding {
-            registries: if text.contains(REGISTRIES) { vec![registry.to_owned()] } else { Vec::new() },
+            registries,
             code: Code::Hidden,
             file: Some(file.clone()),
             text,
-            why: format!("what {who} pulls of {registry} goes past the proxy, and nobody is told"),
+            why: format!("what {who} pulls of {pulled} goes past the proxy, and nobody is told"),
             fix: by_owner(file, fix),
         });
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::certificates::Certificates;
 use super::release::Release;
 use super::{OURS, ROOTS, USERS};
 use crate::host::{DENIED, Host, Text};
@@ -13,6 +14,8 @@ const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/contain
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
 /// Where signatures are looked for.
 const SIGNATURES: &str = "/etc/containers/registries.d";
+/// The same of a user, below the home directory.
+const USERS_SIGNATURES: &str = ".config/containers/registries.d";
 /// What podman 6 has below both of them, the ones that count more later.
 const PLACES: [&str; 2] = ["/usr/share/containers", "/etc/containers"];
 /// Whose files are for all users but root.
@@ -31,6 +34,8 @@ pub(in crate::doctor) struct Files {
     pub in_its_place: Option<String>,
     /// Those of signatures, all of which count.
     pub signatures: Vec<Text>,
+    /// For the addresses that are asked.
+    pub(super) certificates: Certificates,
     /// Of users who have a file of their own that hides the system's with all drop-ins: the home, and what counts for them.
     pub users: Vec<(String, Vec<Text>)>,
     /// Of users whose files are read beside the system's.
@@ -64,8 +69,11 @@ impl Files {
                 None => additions.push(Addition::of_home(&home, drop_ins)),
             }
         }
-        let signatures = host.read_all(SIGNATURES, ".yaml");
-        Self { release, system, others: None, ours, in_its_place: None, signatures, users, additions }
+        // A directory of root's takes the place of the system's.
+        let roots = format!("{ROOTS}/{USERS_SIGNATURES}");
+        let signatures = host.read_all(if host.has(&roots) { &roots } else { SIGNATURES }, ".yaml");
+        let certificates = Certificates::read(host, release);
+        Self { certificates, release, system, others: None, ours, in_its_place: None, signatures, users, additions }
     }
 
     fn read_by_places(host: &Host, main: Option<Text>, ours: Option<Text>) -> Self {
@@ -103,11 +111,12 @@ impl Files {
             }
         }
         let pairs = of("", ".d").into_iter().zip(of(".rootful", ".d"));
-        let directories = pairs.flat_map(|(all, some)| [all, some]);
+        let directories = pairs.flat_map(|(all, some)| [all, some]).chain([format!("{ROOTS}/{USERS_SIGNATURES}")]);
         let signatures: Vec<_> = directories.flat_map(|directory| host.read_all(&directory, ".yaml")).collect();
         let is_namesake = |text: &&Text| name(&text.path) == name(OURS) && text.path != OURS;
         let in_its_place = ours.as_ref().and_then(|_| roots.iter().find(is_namesake));
         Self {
+            certificates: Certificates::read(host, release),
             release,
             in_its_place: in_its_place.map(|text| text.path.clone()),
             ours,

@@ -68,6 +68,37 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "unreadable")],
     },
     Broken {
+        what: "podman with a file of signatures that it refuses",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.d/z.yaml", "default-docker:\n  use-sigstore-attachments: bogus\n"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman 4 takes a file of signatures with a key twice, and later ones refuse it",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.d/z.yaml",
+                "docker:\n  docker.io: {lookaside: \"file:///x\"}\n  docker.io: {lookaside: \"file:///y\"}\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a certificate for the proxy that has no key, by which it never asks the proxy",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/certs.d/@AT@/client.cert", ""),
+            Put("/etc/containers/certs.d/docker.io/client.cert", ""),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
         what: "podman and buildah, as client-config has them",
         made: &[Install(&["podman", "buildah"]), Put(MAIN, SEARCH), Write(&["podman"])],
         found: &[],
