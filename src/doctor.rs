@@ -37,6 +37,7 @@ mod settings;
 mod sockets;
 mod started;
 mod text;
+mod trust;
 
 use crate::host::Host;
 use expected::Expected;
@@ -210,6 +211,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         );
         parts.push(kubelet);
     }
+    trust::judge(&host, &expected, &mut parts).await;
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
     proxy::first(&proxy, &mut parts);
     if !host.is_this() {

@@ -170,16 +170,25 @@ impl Host {
             Err(cause) => return vec![Text { path: directory.to_owned(), content: Err(cause) }],
         };
         let names = names.into_iter().filter(|name| name.ends_with(end));
+        let read = self.read_each(names.map(|name| format!("{directory}/{name}")));
+        read.into_iter().filter_map(|(_, text)| text).collect()
+    }
+
+    /// These files, each with its path; `None` if there is none, or a link to it leads nowhere.
+    pub(crate) fn read_each(&self, paths: impl Iterator<Item = String>) -> Vec<(String, Option<Text>)> {
         let mut room = MAX_FILES;
-        let read = names.filter_map(|name| {
-            let mut text = self.read(&format!("{directory}/{name}"))?;
-            match room.checked_sub(text.content.as_ref().map_or(0, String::len)) {
-                Some(left) => room = left,
-                None => {
-                    text.content = Err(format!("the files of its directory have more than {MAX_FILES} bytes together"));
+        let read = paths.map(|path| {
+            let mut text = self.read(&path);
+            if let Some(text) = &mut text {
+                match room.checked_sub(text.content.as_ref().map_or(0, String::len)) {
+                    Some(left) => room = left,
+                    None => {
+                        text.content =
+                            Err(format!("it and the files before it have more than {MAX_FILES} bytes together"));
+                    }
                 }
             }
-            Some(text)
+            (path, text)
         });
         read.collect()
     }
@@ -212,6 +221,13 @@ impl Host {
         addresses.chain(own).collect()
     }
 
+    /// The number of the user whose home this is.
+    pub(crate) fn uid_of(&self, home: &str) -> Option<u32> {
+        let known = self.read("/etc/passwd").and_then(|text| text.content.ok())?;
+        let is_it = |line: &&str| line.split(':').nth(5).is_some_and(|at| at.trim_end_matches('/') == home);
+        known.lines().find(is_it)?.split(':').nth(2)?.parse().ok()
+    }
+
     /// The home directories of users, root's and that of whoever runs this among them. Not all are below `/home`, and not all are in
     /// `/etc/passwd`.
     pub(crate) fn homes(&self) -> Vec<String> {
@@ -224,6 +240,15 @@ impl Host {
         homes.sort_unstable();
         homes.dedup();
         homes
+    }
+}
+
+/// Whether whoever runs this may not see if there is something where a path leads.
+pub(crate) fn is_hidden(at: &io::Result<PathBuf>) -> bool {
+    let is_denied = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    match at {
+        Ok(at) => fs::symlink_metadata(at).is_err_and(|cause| is_denied(&cause)),
+        Err(cause) => is_denied(cause),
     }
 }
 

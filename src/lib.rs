@@ -191,7 +191,8 @@
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
-//!   started, failed, sockets         whether it is known how an engine is started; whether its service has failed; where a connection starts it
+//!   started, failed, sockets         how an engine is started; whether its service has failed; where a connection starts one
+//!   trust                            whether engines trust the certificate of a proxy that speaks TLS
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   proxy::down                      why a proxy does not answer, as far as systemd tells it
@@ -204,15 +205,15 @@
 //!       fault                            why one is taken for none
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
-//!       signatures                       which files say where signatures are
+//!       release, files                   releases that differ in what they read; which files count for whom
+//!       signatures, certificates         which files say where signatures are; certificates for an address that cannot be loaded
 //!     policy                           what podman accepts
 //!       requirement                      why one of its requirements is refused
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
-//!   step                             which of them can be left out
 //!   ask, settings                    questions within bounds; what the answers make of the configuration
 //!   trial                            check, with the variables that the service has
-//!   port                             who listens where the proxy is to
+//!   step, port                       which of them can be left out; who listens where the proxy is to
 //!   served                           what a proxy that listens already serves
 //!   place                            the configuration in its place, in one step, with a copy of the one before
 //!   service, engines                 the unit's start; which clients the host has, and their files
@@ -224,8 +225,7 @@
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
 //!   left                             what stays although the proxy may be in it
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
-//!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
-//!   gone                             addresses that may have been the proxy's, and where nobody listens
+//!   by_flag, gone                    what dockerd is told by a flag, not by its file; addresses of the proxy where nobody listens
 //!   masked                           a text of somebody else as it is shown, without its secrets
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files

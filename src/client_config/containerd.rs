@@ -22,6 +22,9 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut notes = vec![format!(
         "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with its version (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
     )];
+    if mirror.tls {
+        notes.push("a certificate of a private authority is trusted once that of the authority is among the CA certificates of the host; then: systemctl restart containerd".to_owned());
+    }
     notes.extend(about_ipv6(mirror));
     notes.extend(about_closed(routes));
     Setup::new(Client::Containerd, files(routes, mirror), notes)

@@ -23,11 +23,17 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
     }
     let mut notes = vec![
         "podman, buildah and skopeo read the files at each pull; CRI-O after: systemctl reload crio".to_owned(),
-        "an entry for the same prefix in /etc/containers/registries.conf no longer counts, nor do its mirrors; of two files in registries.conf.d the later one counts, and a user's own ~/.config/containers/registries.conf hides the file of /etc".to_owned(),
+        "an entry for the same prefix in /etc/containers/registries.conf no longer counts, nor do its mirrors; of two files in registries.conf.d the later one counts; a user's own ~/.config/containers/registries.conf hides the file of /etc from podman before 6, and from podman 6 a file of the same name does, such as one in ~/.config/containers/registries.conf.d".to_owned(),
         format!(
             "by {REGISTRIES_D} they look for sigstore signatures here, too, as a policy of sigstoreSigned needs; no other file in registries.d may have an entry for the same address"
         ),
     ];
+    if mirror.tls {
+        notes.push(format!(
+            "a certificate of a private authority is trusted by that of the authority in /etc/containers/certs.d/{}/ca.crt, or in the CA certificates of the host",
+            mirror.authority()
+        ));
+    }
     let mut entries = Vec::new();
     let mut addresses = BTreeSet::new();
     // The shortest first, to be read from the general to the particular.

@@ -21,7 +21,8 @@ pub(super) struct Facts {
     settings: Option<Text>,
     path: String,
     unit: Unit,
-    runs: bool,
+    /// `None` where that cannot be seen.
+    runs: Option<bool>,
     /// Nobody could ask whether it listens.
     is_silent: bool,
     is_older: bool,
@@ -29,9 +30,11 @@ pub(super) struct Facts {
 
 /// `None` where there is no buildkitd.
 pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
-    let listens = sockets.listens_at(host.at(SOCKET)).await;
-    let runs = !matches!(listens, Ok(None));
-    if !runs && !host.has_program(&["buildkitd"]) {
+    let socket = host.at(SOCKET);
+    let is_hidden = host::is_hidden(&socket);
+    let listens = sockets.listens_at(socket).await;
+    let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
+    if runs != Some(true) && !host.has_program(&["buildkitd"]) {
         return None;
     }
     let is_silent = listens.is_err();
@@ -48,7 +51,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Buildkitd);
-    found.runs = Some(facts.runs);
+    found.runs = facts.runs;
     if facts.is_silent {
         found.is_silent = true;
         found.notes.push("buildkitd could not be asked: whether it has loaded its file is not known".to_owned());
@@ -61,7 +64,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let table = match content.and_then(|content| text::toml(&content)) {
         Ok(table) => table,
-        Err(wrong) if facts.runs => {
+        Err(wrong) if facts.runs == Some(true) => {
             // It was started before the file was so, and nobody knows by what it goes.
             let why = "buildkitd goes on with what it has read at its start, and does not start with it again";
             found.find(unreadable(file, &wrong, why));
@@ -90,7 +93,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             found.find(leftover(file, name, fix.clone()));
         }
     }
-    if facts.runs && facts.is_older {
+    if facts.runs == Some(true) && facts.is_older {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,

@@ -36,7 +36,8 @@ pub(super) struct Facts {
     unit: Unit,
     /// Every directory with registries that a file names, or that client-config writes.
     certs: Vec<(String, Vec<Directory>)>,
-    runs: bool,
+    /// `None` where that cannot be seen.
+    runs: Option<bool>,
     /// Why nobody could ask whether it listens.
     silent: Option<String>,
     /// It was started before its settings were changed last.
@@ -70,9 +71,11 @@ fn address(config: &Text) -> Option<String> {
 
 /// `None` where there is no containerd.
 pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> Option<Facts> {
-    let listens = sockets.listens_at(socket(host)).await;
-    let runs = !matches!(listens, Ok(None));
-    if !runs && !host.has_program(&["containerd"]) {
+    let socket = socket(host);
+    let is_hidden = host::is_hidden(&socket);
+    let listens = sockets.listens_at(socket).await;
+    let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
+    if runs != Some(true) && !host.has_program(&["containerd"]) {
         return None;
     }
     let silent = listens.as_ref().err().map(|cause| cause.to_string().to_lowercase());
@@ -150,7 +153,7 @@ fn config_paths(content: &str) -> Vec<String> {
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Containerd);
     found.version.clone_from(&facts.version);
-    found.runs = Some(facts.runs);
+    found.runs = facts.runs;
     if let Some(cause) = &facts.silent {
         found.is_silent = true;
         found.notes.push(format!("containerd was not asked ({cause}): whether it has loaded its files is not known"));
@@ -162,7 +165,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let settings = match Settings::of(facts) {
         Ok(settings) => settings,
         Err((path, wrong)) => {
-            broken(&path, &wrong, facts.runs, expected, &mut found);
+            broken(&path, &wrong, facts.runs == Some(true), expected, &mut found);
             return found;
         }
     };
@@ -191,7 +194,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     } else {
         by_mirrors(&settings, file, expected, &mut found);
     }
-    if facts.runs && facts.is_older {
+    if facts.runs == Some(true) && facts.is_older {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,

@@ -8,12 +8,12 @@ use oci::route::DOCKER_HUB;
 use serde_json::Value;
 
 use super::ask;
-use super::expected::{Expected, List, misplaced, unreadable};
+use super::expected::{Expected, List, by_hand, misplaced, unreadable, without_mark};
 use super::finding::{Examined, Part, Way};
 use super::hosts_toml::{self, Directory, Reader};
 use super::sockets::{Socket, Sockets};
 use super::started;
-use super::text;
+use super::text::{self, MARK};
 use crate::client_config::address::{Address, Order, order};
 use crate::client_config::{self, DAEMON_JSON, DOCKER_CERTS_D as CERTS_D};
 use crate::host::{self, Host, Text};
@@ -36,6 +36,12 @@ const RELOAD: &str = " && systemctl reload docker";
 const READS_HOSTS_TOML: u32 = 28;
 /// A release that takes an empty `daemon.json` for none, where 20 does not start.
 const TAKES_EMPTY: u32 = 28;
+
+/// The first release that takes a file that begins with a byte order mark (moby's pull request 44777).
+const TAKES_MARK: u32 = 23;
+/// What is wrong with one for the others, and where the release is not known.
+const MARKED: &str =
+    "it begins with a byte order mark, which an editor does not show, and which dockerd takes since 23 only";
 
 /// The first release that takes a mirror with a path (moby's pull request 46944).
 const TAKES_PATH: [u32; 3] = [24, 0, 8];
@@ -93,7 +99,7 @@ fn alone<'a>(host: &Host, sockets: &'a Sockets, path: &str) -> Option<&'a Socket
 /// Unix sockets that flags or `hosts` of its settings name. Where they name others than the usual one, systemd may still listen at that for
 /// a dockerd that does not take it.
 fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
-    let settings = text::json(settings).unwrap_or_default();
+    let settings = text::json(settings.trim_start_matches(MARK)).unwrap_or_default();
     let in_file = settings["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
     let by_flag = ["host", "H"].into_iter().flat_map(|name| unit.flag(name));
     by_flag
@@ -263,7 +269,13 @@ fn judge_service(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     let file = &client_config::dockerd_settings(&facts.unit);
     let is_nothing = |text: &str| text.trim().is_empty() && facts.release() >= Some(TAKES_EMPTY);
-    let parse = |text: String| if is_nothing(&text) { Ok(Value::Null) } else { text::json(&text) };
+    let parse = |text: String| match text.strip_prefix(MARK) {
+        Some(_) if facts.release() < Some(TAKES_MARK) => Err(MARKED.to_owned()),
+        marked => {
+            let text = marked.unwrap_or(&text);
+            if is_nothing(text) { Ok(Value::Null) } else { text::json(text) }
+        }
+    };
     let settings = match facts.settings.as_ref().map(|text| text.content.clone().and_then(parse)) {
         None if file != DAEMON_JSON => {
             let wrong = "--config-file names it, and it is not there";
@@ -274,7 +286,11 @@ fn judge_service(facts: &Facts, expected: &Expected<'_>) -> Examined {
         None => Value::Null,
         Some(Ok(settings)) => settings,
         Some(Err(wrong)) => {
-            found.find(unreadable(file, &wrong, facts.why_unreadable()));
+            let mut finding = unreadable(file, &wrong, facts.why_unreadable());
+            if wrong == MARKED {
+                finding.fix = by_hand(without_mark(file));
+            }
+            found.find(finding);
             found.lead_all(vec![DOCKER_HUB], facts.goes_on(expected));
             return found;
         }

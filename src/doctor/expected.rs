@@ -159,6 +159,11 @@ pub(super) fn aside(file: &str) -> String {
     format!("mv {} {}", shell_word(file), shell_word(&format!("{file}.old")))
 }
 
+/// Takes the byte order mark out that a file begins with.
+pub(super) fn without_mark(file: &str) -> String {
+    format!("sed -i '1s/^\\xef\\xbb\\xbf//' {}", shell_word(file))
+}
+
 /// A file is edited, and the engine takes it.
 pub(super) fn edit(file: &str, then: &str) -> Fix {
     by_hand(format!("${{EDITOR:-vi}} {}{then}", shell_word(file)))

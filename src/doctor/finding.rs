@@ -59,6 +59,8 @@ labels! {
         Order = "order",
         /// Plain HTTP has to be allowed.
         Insecure = "insecure",
+        /// The engine does not trust the proxy's certificate.
+        Untrusted = "untrusted",
         /// The proxy may not be asked for all that a pull needs.
         Capabilities = "capabilities",
         /// The files are not looked for where they are.

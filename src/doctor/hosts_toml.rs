@@ -2,9 +2,9 @@
 
 use toml::Value;
 
-use super::expected::{Expected, List, aside, by_hand, edit, misplaced, shell_word, unreadable, with_path};
+use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path, without_mark};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
-use super::text;
+use super::text::{self, MARK};
 use crate::client_config::address::{Address, Here, Verdict, order};
 use crate::client_config::carries_marker;
 use crate::host::{DENIED, Host, Text};
@@ -12,7 +12,7 @@ use crate::host::{DENIED, Host, Text};
 mod fault;
 
 pub(super) use fault::Reader;
-use fault::{MARK, fault};
+use fault::fault;
 
 /// For registries without a directory.
 const DEFAULT: &str = "_default";
@@ -87,6 +87,23 @@ fn unusable(host: &Host, beside: &str, content: &str) -> Option<(String, String)
         }
     }
     None
+}
+
+/// The files of authorities that any `hosts.toml` below a directory names.
+pub(super) fn authorities(host: &Host, certs: &str) -> Vec<String> {
+    let names = host.list(certs).unwrap_or_default();
+    let of_one = |name: String| {
+        let beside = format!("{certs}/{name}");
+        let content = host.read(&format!("{beside}/hosts.toml")).and_then(|text| text.content.ok()).unwrap_or_default();
+        let table = text::toml(&content).unwrap_or_default();
+        let hosts = text::entries(&table, "host").into_iter().map(|(_, host)| host);
+        let named: Vec<_> = hosts.chain([&table]).flat_map(|settings| strings(settings.get("ca"))).collect();
+        named
+            .into_iter()
+            .map(|path| if path.starts_with('/') { path } else { format!("{beside}/{path}") })
+            .collect::<Vec<_>>()
+    };
+    names.into_iter().flat_map(of_one).collect()
 }
 
 /// The texts of a value that is one, or a list, or a list of lists.
@@ -201,7 +218,7 @@ pub(super) fn judge(
             let is_marked = directory.file.content.as_ref().is_ok_and(|content| content.starts_with(MARK));
             let mut finding = unreadable(file, &wrong, &ignored);
             if is_marked {
-                finding.fix = by_hand(format!("sed -i '1s/^\\xef\\xbb\\xbf//' {}", shell_word(file)));
+                finding.fix = by_hand(without_mark(file));
             }
             return (Way::Source, vec![finding]);
         }

@@ -1,11 +1,13 @@
 //! podman, buildah and skopeo, which read their files at each pull, and CRI-O, which reads them at its start.
 
+use std::path::PathBuf;
+
 use super::ask;
 use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, Part};
 use super::forward_proxy;
 use super::policy::{self, Policies};
-use super::registries_conf::{self, Files};
+use super::registries_conf::{self, Files, Release};
 use super::started;
 use crate::host::{self, Host};
 use crate::unit::Unit;
@@ -14,7 +16,7 @@ const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock
 
 /// What was read of podman.
 pub(super) struct Podman {
-    files: Files,
+    files: Vec<Files>,
     policies: Policies,
     version: Option<String>,
     /// Its variable that names another file for root.
@@ -35,7 +37,9 @@ pub(super) async fn read(host: &Host) -> Option<Podman> {
     let version = said.and_then(|said| Some(said.split_whitespace().nth(2)?.to_owned()));
     let variable = if host.is_this() { std::env::var("CONTAINERS_REGISTRIES_CONF").ok() } else { None };
     let variable = variable.filter(|path| !path.is_empty());
-    Some(Podman { files: Files::read(host), policies: Policies::read(host), version, variable })
+    let releases = Release::of(version.as_deref()).into_iter();
+    let files = releases.map(|release| Files::read(host, release)).collect();
+    Some(Podman { files, policies: Policies::read(host), version, variable })
 }
 
 /// Pure: what is wrong with it.
@@ -54,16 +58,23 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
 
 /// What was read of CRI-O.
 pub(super) struct Crio {
-    files: Files,
+    files: Vec<Files>,
     unit: Unit,
-    runs: bool,
+    /// `None` where that cannot be seen.
+    runs: Option<bool>,
     is_older: bool,
     version: Option<String>,
 }
 
 /// Where it listens, if it does.
-pub(super) async fn crio_socket(host: &Host) -> Option<std::path::PathBuf> {
-    ask::first_that_listens(host, &CRIO_SOCKETS).await
+pub(super) async fn crio_socket(host: &Host) -> Option<PathBuf> {
+    let seen: Vec<_> = CRIO_SOCKETS.into_iter().filter(|path| !is_hidden(host, path)).collect();
+    ask::first_that_listens(host, &seen).await
+}
+
+/// A directory on the way to a socket is closed to whoever runs this: whether something is there is not known.
+fn is_hidden(host: &Host, socket: &str) -> bool {
+    host::is_hidden(&host.at(socket))
 }
 
 /// `None` where there is no CRI-O.
@@ -73,7 +84,8 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
         return None;
     }
     // Files of users are nothing to it.
-    let files = Files::read(host).of_system_only();
+    let files: Vec<_> =
+        Release::of(None).into_iter().map(|release| Files::read(host, release).of_system_only()).collect();
     let (mut started, mut version) = (None, None);
     if let Some(socket) = &socket {
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
@@ -84,9 +96,11 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
     }
     // It is told to read them again, too, which its process does not show and its unit does.
     let reloaded = if host.is_this() { changed_state().await } else { None };
-    let changed = files.paths().filter_map(|path| host.changed(path)).max();
+    let changed = files.iter().flat_map(Files::paths).filter_map(|path| host.changed(path)).max();
     let is_older = host::is_older(started.max(reloaded), changed);
-    Some(Crio { files, unit: Unit::read(host, "crio.service"), runs: socket.is_some(), is_older, version })
+    let is_known = socket.is_some() || !CRIO_SOCKETS.iter().any(|path| is_hidden(host, path));
+    let runs = is_known.then_some(socket.is_some());
+    Some(Crio { files, unit: Unit::read(host, "crio.service"), runs, is_older, version })
 }
 
 /// When systemd saw the unit change its state last: a start, or the end of a reload.
@@ -101,17 +115,17 @@ async fn changed_state() -> Option<std::time::SystemTime> {
 /// Pure: what is wrong with it.
 pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Crio);
-    found.runs = Some(facts.runs);
+    found.runs = facts.runs;
     found.version.clone_from(&facts.version);
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
     registries_conf::judge(&facts.files, expected, " && systemctl reload crio", &mut found);
-    if facts.runs && facts.is_older {
+    if facts.runs == Some(true) && facts.is_older {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,
-            file: facts.files.paths().last().map(str::to_owned),
+            file: facts.files.iter().flat_map(Files::paths).last().map(str::to_owned),
             text: "it was changed, or came to its place, after CRI-O was started or told to read it".to_owned(),
             why: "CRI-O goes by what it has read, which may lead past the proxy".to_owned(),
             fix: by_hand("systemctl reload crio"),

@@ -5,26 +5,27 @@ use std::collections::BTreeSet;
 use oci::route::{DOCKER_HUB, Route};
 use toml::{Table, Value};
 
-use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
+use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed};
 use super::text;
 use crate::client_config::address::{Address, Verdict, order};
 use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
 use crate::config::Destination;
-use crate::host::{DENIED, Host, Text};
+use crate::host::Text;
 
 mod aliases;
+mod certificates;
 mod fault;
+mod files;
+mod release;
 mod shape;
 mod signatures;
 
 use fault::fault;
+use files::Addition;
+pub(super) use files::Files;
+pub(super) use release::Release;
 
-/// The first of them that is there counts.
-const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/containers/registries.conf"];
-const DROP_INS: &str = "/etc/containers/registries.conf.d";
-/// Where signatures are looked for.
-const SIGNATURES: &str = "/etc/containers/registries.d";
 /// A user's own, below the home directory.
 const USERS: &str = ".config/containers/registries.conf";
 
@@ -32,54 +33,6 @@ const USERS: &str = ".config/containers/registries.conf";
 pub(super) const ROOTS: &str = "/root";
 /// The part of Docker Hub that a name without a registry and without a `/` is of, such as `busybox`.
 pub(super) const OFFICIAL: &str = "docker.io/library";
-
-/// What was read.
-pub(super) struct Files {
-    /// The system's, the ones that count more later.
-    system: Vec<Text>,
-    /// Those of signatures, all of which count.
-    signatures: Vec<Text>,
-    /// Of users who have a file of their own, which hides the system's with all drop-ins: the home, and what counts for them.
-    users: Vec<(String, Vec<Text>)>,
-    /// Of users who have drop-ins alone, which come after the system's.
-    additions: Vec<(String, Vec<Text>)>,
-}
-
-impl Files {
-    pub(super) fn read(host: &Host) -> Self {
-        let main = FILES.iter().find_map(|path| host.read(path));
-        let system = main.into_iter().chain(drop_ins(host, DROP_INS)).collect();
-        let (mut users, mut additions) = (Vec::new(), Vec::new());
-        for home in host.homes() {
-            let drop_ins = drop_ins(host, &format!("{home}/{USERS}.d"));
-            match host.read(&format!("{home}/{USERS}")) {
-                // Of a home that is closed to whoever runs this nothing is known.
-                Some(Text { content: Err(wrong), .. }) if wrong == DENIED => {}
-                Some(own) => users.push((home, [own].into_iter().chain(drop_ins).collect())),
-                None if drop_ins.is_empty() => {}
-                None => additions.push((home, drop_ins)),
-            }
-        }
-        Self { system, signatures: host.read_all(SIGNATURES, ".yaml"), users, additions }
-    }
-
-    /// Without the files of users.
-    pub(super) fn of_system_only(self) -> Self {
-        Self { users: Vec::new(), additions: Vec::new(), ..self }
-    }
-
-    /// The paths of the system's files.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.system.iter().map(|text| text.path.as_str())
-    }
-}
-
-/// The drop-ins of a directory; a directory in it is none, whatever its name.
-fn drop_ins(host: &Host, directory: &str) -> Vec<Text> {
-    let below = host.directories(directory);
-    let is_one = |text: &Text| below.iter().any(|name| text.path == format!("{directory}/{name}"));
-    host.read_all(directory, ".conf").into_iter().filter(|text| !is_one(text)).collect()
-}
 
 /// A `[[registry]]`.
 struct Entry {
@@ -110,12 +63,12 @@ const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and ever
 
 /// All entries that count; of two for one prefix that of the later file, and in one file the first. The error is about a file that none of
 /// the programs can read.
-fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
+fn entries(files: &[Text], release: Release) -> Result<Vec<Entry>, Box<Finding>> {
     let mut all: Vec<Entry> = Vec::new();
     for Text { path, content } in files {
         let content = content.as_deref().map_err(|wrong| Box::new(of_owner(unreadable(path, wrong, WHY))))?;
         let table = shape::parse(content).map_err(|wrong| Box::new(of_owner(unreadable(path, &wrong, WHY))))?;
-        if let Some(fault) = fault(path, &table) {
+        if let Some(fault) = fault(path, &table).or_else(|| fault::fault_since(release, &table)) {
             return Err(Box::new(fault.into_finding(path, content)));
         }
         let mut prefixes = BTreeSet::new();
@@ -161,26 +114,35 @@ fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
     entries.iter().filter(|entry| covers(&entry.prefix, source)).max_by_key(|entry| entry.prefix.len())
 }
 
-/// Pure: what is wrong with the files. `reload` is what has to follow a change.
-pub(super) fn judge(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Examined) {
+/// Pure: what is wrong with the files, as each release that may be here reads them. `reload` is what has to follow a change.
+pub(super) fn judge(all: &[Files], expected: &Expected<'_>, reload: &str, found: &mut Examined) {
+    let by_release = all.iter().map(|files| {
+        let mut judged = Examined::new(found.part);
+        by_one(files, expected, reload, &mut judged);
+        (files.release, judged)
+    });
+    release::add(by_release.collect(), found);
+}
+
+fn by_one(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Examined) {
     let is_foreign = |ours: &Text| ours.content.as_ref().is_ok_and(|content| !carries_marker(content));
-    let fix = match files.system.iter().find(|text| text.path == OURS).is_some_and(is_foreign) {
+    let fix = match files.ours.as_ref().is_some_and(is_foreign) {
         // client-config leaves a file alone that it did not write.
         true => expected.beside(OURS, Client::Podman, reload),
         false => expected.write(Client::Podman, reload),
     };
     of_system(files, expected, &fix, reload, found);
-    signatures::judge(&files.signatures, expected, found);
+    signatures::judge(&files.signatures, files.release, expected, found);
     for (home, own) in &files.users {
-        of_user(home, own, expected, found);
+        of_user(home, own, files.release, expected, found);
     }
-    for (home, own) in &files.additions {
-        of_drop_ins(home, own, files, expected, found);
+    for addition in &files.additions {
+        of_addition(addition, files, expected, found);
     }
 }
 
 fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, found: &mut Examined) {
-    let entries = match entries(&files.system) {
+    let entries = match entries(&files.system, files.release) {
         Ok(entries) => entries,
         Err(finding) => {
             found.find(*finding);
@@ -188,9 +150,8 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             return;
         }
     };
-    let ours = files.system.iter().find(|text| text.path == OURS);
     for route in expected.routes.iter() {
-        of_route(route, &entries, ours, expected, fix, found);
+        of_route(route, &entries, files, expected, fix, found);
     }
     let blocked = blocks_official(&entries, expected);
     if let Some(entry) = blocked {
@@ -226,11 +187,11 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
     }
 }
 
-/// Where pulls of a route go, and what is wrong with the entry for them. `ours` is the file of client-config, if it is there.
+/// Where pulls of a route go, and what is wrong with the entry for them.
 fn of_route(
     route: &Route<Destination>,
     entries: &[Entry],
-    ours: Option<&Text>,
+    files: &Files,
     expected: &Expected<'_>,
     fix: &Fix,
     found: &mut Examined,
@@ -238,10 +199,16 @@ fn of_route(
     let (source, registry) = (route.source.to_string(), route.source.registry());
     let counts = covering(entries, &source);
     let (way, findings) = match counts {
-        Some(entry) => judge_entry(entry, registry, expected, fix),
+        Some(entry) => match (judge_entry(entry, registry, expected, fix), failing(entry, registry, files, expected)) {
+            ((Way::Proxy, mut findings), Some((way, finding))) => {
+                findings.push(finding);
+                (way, findings)
+            }
+            (judged, _) => judged,
+        },
         None => {
             let absent =
-                if ours.is_some() { "it has no entry for" } else { "it is not there, so there is no entry for" };
+                if files.ours.is_some() { "it has no entry for" } else { "it is not there, so there is no entry for" };
             let missing = Finding {
                 registries: vec![registry.to_owned()],
                 code: Code::NoMirror,
@@ -254,10 +221,22 @@ fn of_route(
         }
     };
     let has_entry = |content: &String| content.contains(&format!("prefix = \"{source}\""));
-    let is_hidden = ours.and_then(|ours| ours.content.as_ref().ok()).is_some_and(has_entry);
+    let is_hidden = files.ours.as_ref().and_then(|ours| ours.content.as_ref().ok()).is_some_and(has_entry);
     let by_other = counts.filter(|entry| entry.file != OURS && !entry.is_blocked && !entry.names_proxy(expected));
-    match by_other.filter(|_| is_hidden) {
-        Some(entry) => found.find(Finding {
+    let in_its_place = files
+        .in_its_place
+        .as_ref()
+        .filter(|path| way == Way::Source && counts.is_none_or(|entry| entry.file == **path));
+    match (in_its_place, by_other.filter(|_| is_hidden)) {
+        (Some(path), _) => found.find(Finding {
+            registries: vec![registry.to_owned()],
+            code: Code::Hidden,
+            file: Some(path.clone()),
+            text: format!("it is read in place of {OURS}, which has the same name"),
+            why: PAST.to_owned(),
+            fix: by_hand(aside(path)),
+        }),
+        (None, Some(entry)) => found.find(Finding {
             registries: vec![registry.to_owned()],
             code: Code::Hidden,
             file: Some(entry.file.clone()),
@@ -265,7 +244,7 @@ fn of_route(
             why: PAST.to_owned(),
             fix: edit(&entry.file, &format!("  # take the entry for {} out", entry.prefix)),
         }),
-        None => findings.into_iter().for_each(|finding| found.find(finding)),
+        (None, None) => findings.into_iter().for_each(|finding| found.find(finding)),
     }
     if found.ways.get(registry).is_none_or(|known| *known == Way::Proxy) {
         found.ways.insert(registry.to_owned(), way);
@@ -350,6 +329,23 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     (way, findings)
 }
 
+/// Where pulls of a registry go by an entry that leads to the proxy, if a certificate for the proxy's address cannot be loaded.
+fn failing(entry: &Entry, registry: &str, files: &Files, expected: &Expected<'_>) -> Option<(Way, Finding)> {
+    let address = entry.places.first()?.address.to_string();
+    let (file, wrong) = files.certificates.fault(address.split('/').next().unwrap_or_default())?;
+    let way = if expected.is_closed(registry) { Way::Nowhere } else { Way::Source };
+    let why = format!("no request to the proxy is sent then: {PAST}; of a closed route every pull fails");
+    let finding = Finding {
+        registries: vec![registry.to_owned()],
+        code: Code::Unreadable,
+        file: Some(file.clone()),
+        text: wrong.clone(),
+        why,
+        fix: by_hand(aside(file)),
+    };
+    Some((way, finding))
+}
+
 /// What is wrong with who is asked after the proxy, for these routes of the registry.
 fn next_one(
     prefix: &str,
@@ -400,10 +396,10 @@ fn lead_root(home: &str, registries: Vec<&str>, way: Way, found: &mut Examined) 
 }
 
 /// A user's own file, beside which none of the system's is read.
-fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examined) {
+fn of_user(home: &str, own: &[Text], release: Release, expected: &Expected<'_>, found: &mut Examined) {
     let path = format!("{home}/{USERS}");
     let user = home.rsplit('/').next().unwrap_or_default();
-    let entries = match entries(own) {
+    let entries = match entries(own, release) {
         Ok(entries) => entries,
         Err(finding) => {
             lead_root(home, expected.names(), Way::Nowhere, found);
@@ -443,41 +439,68 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
     });
 }
 
-/// A user's drop-ins, the entries of which count in place of the system's for the same prefix.
-fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>, found: &mut Examined) {
-    let user = home.rsplit('/').next().unwrap_or_default();
-    let all: Vec<_> = files.system.iter().chain(own).cloned().collect();
-    let entries = match entries(&all) {
+/// Files that count beside the system's for some, and whose entries count in place of the system's for the same prefix.
+fn of_addition(addition: &Addition, files: &Files, expected: &Expected<'_>, found: &mut Examined) {
+    let who = &addition.who;
+    let lead = |registries: Vec<&str>, way: Way, found: &mut Examined| {
+        if addition.is_root {
+            found.lead_all(registries, way);
+        }
+    };
+    let entries_of_all = match entries(&files.with(addition), files.release) {
         Ok(entries) => entries,
         // One of the system's has been told.
-        Err(finding) if own.iter().all(|text| Some(&text.path) != finding.file.as_ref()) => return,
+        Err(finding) if finding.file.as_ref().is_none_or(|file| !addition.has(file)) => return,
         Err(finding) => {
-            lead_root(home, expected.names(), Way::Nowhere, found);
+            lead(expected.names(), Way::Nowhere, found);
             return found.find(*finding);
         }
     };
-    if let Some(entry) =
-        blocks_official(&entries, expected).filter(|entry| own.iter().any(|text| text.path == entry.file))
-    {
-        lead_root(home, vec![DOCKER_HUB], Way::Nowhere, found);
-        found.find(of_official(entry, &format!(" for {user}")));
+    if let Some(entry) = blocks_official(&entries_of_all, expected).filter(|entry| addition.has(&entry.file)) {
+        lead(vec![DOCKER_HUB], Way::Nowhere, found);
+        found.find(of_official(entry, &format!(" for {who}")));
     }
+    let systems = entries(&files.system, files.release).unwrap_or_default();
     for route in expected.routes.iter() {
-        let registry = route.source.registry();
-        let Some(entry) = covering(&entries, &route.source.to_string()) else { continue };
-        let is_own = own.iter().any(|text| text.path == entry.file);
-        if !is_own || judge_entry(entry, registry, expected, &by_hand("")).0 == Way::Proxy {
+        let (source, registry) = (route.source.to_string(), route.source.registry());
+        let counts = covering(&entries_of_all, &source);
+        let leads = |entry: &Entry| judge_entry(entry, registry, expected, &by_hand("")).0 == Way::Proxy;
+        if counts.is_some_and(leads) {
             continue;
         }
-        let (file, prefix) = (&entry.file, &entry.prefix);
-        lead_root(home, vec![registry], Way::Source, found);
+        let (file, text, fix) = match counts.filter(|entry| addition.has(&entry.file)) {
+            Some(Entry { file, prefix, .. }) => (
+                file,
+                format!(
+                    "for {who} its entry for {prefix} counts in place of that of /etc/containers, and does not lead to the proxy"
+                ),
+                edit(file, &format!("  # take the entry for {prefix} out")),
+            ),
+            // What leads others to the proxy is not read.
+            None => {
+                let Some(theirs) = covering(&systems, &source).filter(|entry| leads(entry)) else { continue };
+                let Some(hides) = addition.in_place_of(&theirs.file) else { continue };
+                let (file, theirs) = (&hides.path, &theirs.file);
+                (
+                    file,
+                    format!("for {who} it is read in place of {theirs}, and does not lead {REGISTRIES} to the proxy"),
+                    by_hand(aside(file)),
+                )
+            }
+        };
+        lead(vec![registry], Way::Source, found);
+        // A file that hides all of them alike is one finding.
+        let (registries, pulled) = match text.contains(REGISTRIES) {
+            true => (vec![registry.to_owned()], REGISTRIES),
+            false => (Vec::new(), registry),
+        };
         found.find(Finding {
-            registries: Vec::new(),
+            registries,
             code: Code::Hidden,
             file: Some(file.clone()),
-            text: format!("for {user} its entry for {prefix} counts in place of that of /etc/containers, and does not lead to the proxy"),
-            why: format!("what {user} pulls of {registry} goes past the proxy, and nobody is told"),
-            fix: by_owner(file, edit(file, &format!("  # take the entry for {prefix} out"))),
+            text,
+            why: format!("what {who} pulls of {pulled} goes past the proxy, and nobody is told"),
+            fix: by_owner(file, fix),
         });
     }
 }

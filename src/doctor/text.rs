@@ -7,6 +7,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+/// By which some editors mark a file as Unicode.
+pub(super) const MARK: char = '\u{feff}';
 /// A parser's complaint is quoted up to here.
 const MAX_WRONG: usize = 160;
 

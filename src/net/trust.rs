@@ -24,7 +24,7 @@ use crate::value::{self, ValueError};
 
 /// Where the common distributions keep their bundle (Debian, RHEL, openSUSE, Alpine). They are read
 /// by name only when `SSL_CERT_FILE` or `SSL_CERT_DIR` would otherwise *replace* them.
-const SYSTEM_BUNDLES: [&str; 4] = [
+pub(crate) const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -143,6 +143,18 @@ impl TrustRoots {
             return Err(TrustError::Empty);
         }
         Ok(Self { certificates })
+    }
+
+    /// Those of these files, as far as they can be read.
+    pub(crate) fn of_files(files: Vec<PathBuf>) -> Self {
+        let read = file::at_start(move || {
+            let found = files.iter().map(|path| rustls_native_certs::load_certs_from_paths(Some(path), None).certs);
+            found.flatten().collect::<Vec<_>>()
+        });
+        let mut store = RootCertStore::empty();
+        let mut certificates = read.unwrap_or_default();
+        certificates.retain(|certificate| store.add(certificate.clone()).is_ok());
+        Self { certificates }
     }
 
     /// Nobody: for a client that speaks no TLS.

@@ -146,7 +146,7 @@ struct Host {
 
 impl Host {
     fn path(&self, path: &str) -> PathBuf {
-        self.root.path().join(path.trim_start_matches('/'))
+        self.root.path().join(self.filled(path).trim_start_matches('/'))
     }
 
     fn filled(&self, text: &str) -> String {

@@ -229,7 +229,7 @@ mod tests {
             imports: vec![text("/import.toml", import)],
             unit: Unit::default(),
             certs: Vec::new(),
-            runs: true,
+            runs: Some(true),
             silent: None,
             is_older: false,
             version: Some(release.to_owned()),

@@ -3,10 +3,7 @@
 
 use toml::{Table, Value};
 
-use crate::doctor::text;
-
-/// By which some editors mark a file as Unicode.
-pub(super) const MARK: char = '\u{feff}';
+use crate::doctor::text::{self, MARK};
 
 /// Who reads the files, by which it depends what they may have.
 #[derive(Clone, Copy)]

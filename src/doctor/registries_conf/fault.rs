@@ -13,6 +13,8 @@ use crate::doctor::expected::{by_hand, edit, shell_word};
 use crate::doctor::finding::{Code, Finding};
 use crate::doctor::text;
 
+use super::release::Release;
+
 const MODE: &str = "short-name-mode";
 const MODES: [&str; 3] = ["enforcing", "permissive", "disabled"];
 const SEARCH: &str = "unqualified-search-registries";
@@ -32,6 +34,8 @@ pub(super) enum Fault {
     Both,
     /// A drop-in has the first format.
     First,
+    /// The release reads the first format no longer.
+    Former,
     /// An entry has neither a prefix nor a location.
     Empty,
     /// An entry for this prefix has no location.
@@ -103,6 +107,13 @@ pub(super) fn fault(path: &str, table: &Table) -> Option<Fault> {
     table.get(MODE).is_some_and(|mode| !is_mode(mode)).then_some(Fault::Mode)
 }
 
+/// What is wrong with a file for this release alone.
+pub(super) fn fault_since(release: Release, table: &Table) -> Option<Fault> {
+    let kinds = ["search", "insecure", "block"].into_iter();
+    let mut lists = kinds.filter_map(|kind| text::table(table, &["registries", kind])?.get("registries")?.as_array());
+    (release == Release::Podman6 && lists.next().is_some()).then_some(Fault::Former)
+}
+
 fn fault_of_entry(entry: &Table) -> Option<Fault> {
     let (prefix, location) = (of(entry, "prefix"), of(entry, "location"));
     let mirrors = text::tables(entry, "mirror");
@@ -160,6 +171,11 @@ impl Fault {
             Self::First => (
                 Code::Unreadable,
                 "it has [registries...] of the first format, which only registries.conf itself may have".to_owned(),
+                edit(path, "  # write it in the second format, with [[registry]] and unqualified-search-registries"),
+            ),
+            Self::Former => (
+                Code::Unreadable,
+                "it has [registries...] of the first format, which podman 6 reads no longer".to_owned(),
                 edit(path, "  # write it in the second format, with [[registry]] and unqualified-search-registries"),
             ),
             Self::Empty => (

@@ -26,6 +26,7 @@ const VARIABLE: &str =
 
 /// Releases before and after a mirror may have a path.
 const OLD_WITH_NOTHING: &str = r#"{"ServerVersion": "20.10.24+dfsg1", "RegistryConfig": {"Mirrors": []}}"#;
+const OLD_LOADED: &str = r#"{"ServerVersion": "20.10.24+dfsg1", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
 const WITH_PATH: &str = r#"{"ServerVersion": "26.1.5+dfsg1", "RegistryConfig": {"Mirrors": ["@URL@/hub/"]}}"#;
 
 pub(super) const BROKEN: &[Broken] = &[
@@ -206,6 +207,24 @@ pub(super) const BROKEN: &[Broken] = &[
         what: "dockerd 26, as client-config has it",
         made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, LOADED)],
         found: &[],
+    },
+    Broken {
+        what: "dockerd 26 with a byte order mark in daemon.json, which it takes",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, "\u{feff}{\"registry-mirrors\": [\"@URL@\"]}\n"),
+            Listen(SOCKET, LOADED),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "dockerd 20 with a byte order mark in daemon.json, which it refuses",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, "\u{feff}{\"registry-mirrors\": [\"@URL@\"]}\n"),
+            Listen(SOCKET, OLD_LOADED),
+        ],
+        found: &[("dockerd", "unreadable")],
     },
     Broken {
         what: "dockerd 28 with containerd's store, as client-config has it",

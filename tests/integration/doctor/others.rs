@@ -1,7 +1,7 @@
 //! Hosts with podman, CRI-O and BuildKit.
 
 use super::Broken;
-use super::Do::{Change, Install, Listen, Put, Remove, Swap, Write};
+use super::Do::{Change, Install, Link, Listen, Put, Remove, Swap, Write};
 
 const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const MAIN: &str = "/etc/containers/registries.conf";
@@ -23,6 +23,80 @@ pub(super) const BROKEN: &[Broken] = &[
         what: "a file of root's that hides the system's",
         made: &[Install(&["podman"]), Write(&["podman"]), Put("/root/.config/containers/registries.conf", "")],
         found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman 6 reads drop-ins in other directories, too: the pulls went past the proxy",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/usr/share/containers/registries.conf.d/99.conf", "[[registry]]\nlocation = \"docker.io\"\n"),
+            Put("/etc/containers/registries.rootful.conf.d/98.conf", "[[registry]]\nlocation = \"ghcr.io\"\n"),
+            Put("/etc/containers/registries.rootless.conf.d/99.conf", "[[registry]]\nlocation = \"quay.io\"\n"),
+        ],
+        found: &[("podman", "hidden"), ("podman", "hidden"), ("podman", "hidden")],
+    },
+    Broken {
+        what: "podman 6 reads a file of the same name in place of client-config's",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.rootful.conf.d/50-acr-cache-proxy.conf", ""),
+        ],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman 6 reads a user's file of the same name in place of client-config's",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/home/ann/.config/containers/registries.conf.d/50-acr-cache-proxy.conf", ""),
+        ],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman 6 does not read the first format, not even an empty list",
+        made: &[Install(&["podman"]), Write(&["podman"]), Put(MAIN, "[registries.search]\nregistries = []\n")],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman 4 fails at a drop-in that is a link to nothing",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Link("/etc/containers/registries.conf.d/99-a.conf", "/etc/nosuch"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a file of signatures that it refuses",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.d/z.yaml", "default-docker:\n  use-sigstore-attachments: bogus\n"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman 4 takes a file of signatures with a key twice, and later ones refuse it",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.d/z.yaml",
+                "docker:\n  docker.io: {lookaside: \"file:///x\"}\n  docker.io: {lookaside: \"file:///y\"}\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a certificate for the proxy that has no key, by which it never asks the proxy",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/certs.d/@AT@/client.cert", ""),
+            Put("/etc/containers/certs.d/docker.io/client.cert", ""),
+        ],
+        found: &[("podman", "unreadable")],
     },
     Broken {
         what: "podman and buildah, as client-config has them",

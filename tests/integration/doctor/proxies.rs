@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use acr_emulator::{Fault, Hop};
 use serde_json::Value;
+use testkit::Setup;
+use testkit::certificates::Authority;
 
 use super::{Do, Host, Site, findings, found};
+use crate::tls::Secret;
 use crate::wire;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +129,63 @@ async fn the_command_that_starts_a_proxy_that_is_down_has_the_variables_of_the_s
     host.put("/etc/acr-cache-proxy/environment", "AZURE_CLIENT_SECRET='hunter2'\n");
     let start = format!("   fix: sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'\n");
     assert!(host.report().contains(&start), "{}", host.report());
+}
+
+/// "Permission denied" at a socket was taken for somebody who listens there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_not_there_does_not_run_behind_a_closed_directory() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"]), Do::Write(&["podman"])]);
+    fs::create_dir_all(host.path("/run/crio")).expect("made");
+    fs::create_dir_all(host.path("/run/containerd")).expect("made");
+    for (path, mode) in [("/", 0o755), ("/run", 0o700)] {
+        fs::set_permissions(host.path(path), fs::Permissions::from_mode(mode)).expect("set");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    command.args(["doctor", "--json", "--root"]).arg(host.root.path());
+    if nix::unistd::geteuid().is_root() {
+        // nobody
+        command.uid(65_534);
+    }
+    let output = command.output().expect("it runs");
+    fs::set_permissions(host.path("/run"), fs::Permissions::from_mode(0o755)).expect("set");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let parts: Vec<_> = report["parts"].as_array().expect("a list").iter().map(|part| &part["name"]).collect();
+    assert_eq!(parts, ["proxy", "podman"], "{report:#}");
+}
+
+/// It was said that pulls come through the proxy, and all of them went to the source.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
+    let azure = testkit::azure().await;
+    let ca = Authority::new("mirror CA");
+    let secret = Secret::new(&ca.server(&["localhost"]), &[]);
+    let setup = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls("")));
+    let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
+    let proxy = setup.start();
+    let settings = settings.replacen("127.0.0.1:0", &proxy.address().to_string(), 1);
+    let (at, site) = (format!("localhost:{}", proxy.address().port()), Site { proxy, settings });
+    let mirror = format!("https://{at}");
+    let host = site.host(&[Do::Install(&["podman", "dockerd"])]);
+    let config = host.path("/etc/acr-cache-proxy/config.yaml");
+    for client in ["podman", "docker"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", client, "--write", "--mirror", &mirror, "--root"]).arg(host.root.path());
+        let output = command.arg("--config").arg(&config).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+    let untrusting = || -> Vec<String> {
+        let found = found(&host.doctor(&["--json", "--mirror", &mirror])).into_iter();
+        found.filter(|(_, code)| code == "untrusted").map(|(part, _)| part).collect()
+    };
+    assert_eq!(untrusting(), ["dockerd", "podman"]);
+    host.put(&format!("/etc/docker/certs.d/{at}/ca.crt"), ca.pem());
+    assert_eq!(untrusting(), Vec::<String>::new(), "podman looks there, too");
+    fs::remove_dir_all(host.path("/etc/docker/certs.d")).expect("it was there");
+    host.put(&format!("/etc/containers/certs.d/{at}/ca.crt"), ca.pem());
+    assert_eq!(untrusting(), ["dockerd"]);
+    host.put("/etc/ssl/certs/ca-certificates.crt", ca.pem());
+    assert_eq!(untrusting(), Vec::<String>::new());
 }
 
 /// Whoever may not read the settings knows nothing wrong of them.
