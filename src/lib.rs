@@ -205,7 +205,7 @@
 //!       fault                            why one is taken for none
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
-//!       release, files                   releases that differ in what they read; which files count for whom
+//!       release, files, users            releases that differ in what they read; which files count for whom; those of one user
 //!       signatures, certificates         which files say where signatures are; certificates for an address that cannot be loaded
 //!     policy                           what podman accepts
 //!       requirement                      why one of its requirements is refused

@@ -15,6 +15,7 @@ use testkit::{PATIENCE, Proxy, Setup};
 use crate::admin::admin;
 use crate::wire;
 
+mod buildkitds;
 mod containerds;
 mod dockerds;
 mod hosts_tomls;
@@ -304,6 +305,7 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
         .chain(k3ss::BROKEN)
         .chain(hosts_tomls::BROKEN)
         .chain(others::BROKEN)
+        .chain(buildkitds::BROKEN)
         .chain(policies::BROKEN);
     let hosts: Vec<_> = hosts.collect();
     assert!(hosts.iter().filter(|host| !host.found.is_empty()).count() >= 30);

@@ -11,7 +11,6 @@ const LOADED: &str = r#"{"ServerVersion": "26.1.5", "DriverStatus": [["Backing F
 /// dockerd 28 with containerd's store.
 const NEW: &str = r#"{"ServerVersion": "28.5.1", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
     "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
-
 /// dockerd 28 has no empty list.
 const NOTHING_LOADED: &str = r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": null}}"#;
 /// The same with containerd's store.
