@@ -1,9 +1,9 @@
 //! SIGUSR2: another process of this program, perhaps of a newer version, takes this one's place.
 //!
 //! It is started with the same arguments and gets the listening sockets, by the variables with which systemd hands sockets over
-//! (sd_listen_fds(3)), and one more, by which this process asks it. As long as it has no tokens it accepts nothing, and this process serves on. Then it serves, and this one
-//! drains. The sockets stay open all the time, so no client is refused. If the new process does not become ready, or clients would
-//! lose what only this one keeps, it is ended, and this one goes on.
+//! (sd_listen_fds(3)), and one more, by which this process asks it. As long as it has no tokens it accepts nothing, and this process
+//! serves on. Then it serves, and this one drains. The sockets stay open all the time, so no client is refused. If the new process
+//! does not become ready, or clients would lose what only this one keeps, it is ended, and this one goes on.
 
 use std::ffi::OsString;
 use std::io;
