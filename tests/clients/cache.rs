@@ -80,10 +80,6 @@ impl Scene {
         let cri = Containerd::start_with(newest_containerd, hosts(newest_containerd), Release::Debian14, &config);
         let cri = move |reference: &str| cri.cri_pull(PATIENCE, reference);
         containers::configure(newest_podman, "");
-        // It asks for a signature with each pull, as `client-config` has it do.
-        let signatures = newest_podman.path().join("etc/containers/registries.d/50-acr-cache-proxy.yaml");
-        let signatures = std::fs::read_to_string(signatures).expect("written");
-        newest_podman.file(".config/containers/registries.d/50-acr-cache-proxy.yaml", &signatures);
         let tree = Tree::mount(newest_podman, 14);
         let podman =
             move |reference: &str| containers::pull_into_new_root_by(newest_podman, Some(&tree), PATIENCE, reference);
@@ -99,6 +95,14 @@ impl Scene {
         engines.push(Engine { name: PODMAN, pull: Box::new(podman), succeeded: |_| true });
         engines.push(Engine { name: "skopeo", pull: Box::new(skopeo), succeeded: |_| true });
         engines
+    }
+
+    /// From now on podman asks for a signature with each pull, as `client-config` has it do.
+    fn look_for_signatures(&self) {
+        let [.., podman, _] = &self.homes;
+        let settings = podman.path().join("etc/containers/registries.d/50-acr-cache-proxy.yaml");
+        let settings = std::fs::read_to_string(settings).expect("written");
+        podman.file(".config/containers/registries.d/50-acr-cache-proxy.yaml", &settings);
     }
 
     /// What the registry was asked for an image.
@@ -159,6 +163,7 @@ async fn a_warm_image_is_pulled_while_azure_fails() {
         let scene = Scene::start(cache).await;
         let engines = scene.engines();
         let (skopeo, others) = engines.split_last().expect("engines");
+        scene.look_for_signatures();
         for (number, (trouble, begin)) in TROUBLES.into_iter().enumerate() {
             let name = format!("trouble-{number}");
             scene.site.put("hub", &format!("library/{name}"));
