@@ -306,7 +306,12 @@ impl Health {
             let (calls, seconds) = (call.plural(), left.as_secs() + 1);
             return Some(format!("it limits requests, and is asked for no {calls} for another {seconds} s"));
         }
-        self.stale.lasts().then(|| "it fails to answer, and what is kept stands in".to_owned())
+        if self.limited.is_open() {
+            return Some("it has limited requests, and has given no good answer since".to_owned());
+        }
+        self.stale
+            .lasts()
+            .then(|| "it has failed to answer within the last minute, and what is kept stood in".to_owned())
     }
 
     /// The registry has answered something, whatever it is.

@@ -24,6 +24,8 @@ struct Episode {
     since: Instant,
     until: Instant,
     pauses: u64,
+    /// A good answer has come since the last pause.
+    is_answered: bool,
 }
 
 /// A limit that is over.
@@ -43,8 +45,8 @@ impl Limited {
         let now = Instant::now();
         let episode = &mut self.episodes()[call as usize];
         let over = if is_new { episode.take().map(|episode| episode.over(call)) } else { None };
-        let before = episode.unwrap_or(Episode { since: now, until: now, pauses: 0 });
-        *episode = Some(Episode { until: now + pause, pauses: before.pauses + 1, ..before });
+        let before = episode.unwrap_or(Episode { since: now, until: now, pauses: 0, is_answered: false });
+        *episode = Some(Episode { until: now + pause, pauses: before.pauses + 1, is_answered: false, ..before });
         self.is_active.store(true, Ordering::Relaxed);
         over
     }
@@ -59,6 +61,9 @@ impl Limited {
         let mut over = Vec::new();
         for call in Call::ALL {
             let episode = &mut episodes[call as usize];
+            if let Some(episode) = episode {
+                episode.is_answered |= episode.until <= now;
+            }
             if let Some(ended) = episode.take_if(|episode| episode.until + QUIET <= now) {
                 over.push(ended.over(call));
             }
@@ -66,6 +71,15 @@ impl Limited {
         // With the lock held, so that no pause begins in between.
         self.is_active.store(episodes.iter().any(Option::is_some), Ordering::Relaxed);
         over
+    }
+
+    /// A pause has ended a moment ago, and nobody knows yet whether the next request begins another.
+    pub(super) fn is_open(&self) -> bool {
+        if !self.is_active.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = Instant::now();
+        self.episodes().iter().flatten().any(|episode| !episode.is_answered && now < episode.until + QUIET)
     }
 
     /// The array is never half changed.
@@ -95,7 +109,9 @@ mod tests {
         assert_eq!(limited.pause_begins(Call::Manifest, seconds(3), true), None);
         for _ in 0..3 {
             advance(seconds(20)).await;
+            assert!(limited.is_open(), "the end of a pause is no good answer");
             assert_eq!(limited.works(), [], "between two pauses");
+            assert!(!limited.is_open());
             assert_eq!(limited.pause_begins(Call::Manifest, seconds(3), false), None);
         }
         assert_eq!(limited.pause_begins(Call::Blob, seconds(60), true), None);
@@ -105,6 +121,7 @@ mod tests {
         assert_eq!(limited.works(), [], "told once");
         // Nobody asked for anything before the next one.
         advance(seconds(60) + QUIET).await;
+        assert!(!limited.is_open(), "nobody has asked since");
         let over = Over { call: Call::Blob, pauses: 1, lasted: seconds(60) };
         assert_eq!(limited.pause_begins(Call::Blob, seconds(1), true), Some(over));
         advance(seconds(1) + QUIET).await;

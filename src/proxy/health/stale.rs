@@ -21,6 +21,8 @@ const QUIET: Duration = Duration::from_secs(5);
 /// An object that nobody has asked for in this time is waited for no longer. Kubernetes asks for an image every five minutes at
 /// least.
 const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+/// So long after a stale answer it may be expected that clients still live on them.
+const RECENT: Duration = Duration::from_secs(60);
 /// Repositories that have lines of their own at a time: a trouble of more is told by these.
 const MAX_REPOSITORIES: usize = 8;
 /// Objects of one repository that are waited for; of more than these the rest is taken to do as they do.
@@ -200,7 +202,7 @@ impl Stale {
         let (now, episodes) = (Instant::now(), self.episodes());
         let mut failed = episodes.repositories.values().flat_map(|repository| repository.objects.values());
         episodes.registry.is_some_and(|(_, last)| now.duration_since(last) < QUIET)
-            || failed.any(|failed| now.duration_since(failed.last) < FORGOTTEN)
+            || failed.any(|failed| now.duration_since(failed.last) < RECENT)
     }
 
     /// No panic leaves an episode half changed.
@@ -311,8 +313,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_lasts_while_the_registry_fails_and_until_nobody_asks_for_what_has_failed() {
-        for (what, is_registrys, limit) in [("a registry", true, QUIET), ("a repository", false, FORGOTTEN)] {
+    async fn it_lasts_while_the_registry_fails_or_somebody_asks_for_what_has_failed() {
+        for (what, is_registrys, limit) in [("a registry", true, QUIET), ("a repository", false, RECENT)] {
             let stale = Stale::default();
             assert!(!stale.lasts(), "{what}");
             stale.answered(object("a:1"), is_registrys);

@@ -110,6 +110,6 @@ async fn an_upgrade_while_the_registry_is_down_or_wants_a_pause_threw_away_what_
     tokio::join!(
         upgrade("an outage", Fault::Status(503), "it is down: the registry answers 503"),
         upgrade("a pause", pause, "it limits requests, and is asked for no manifests for another "),
-        upgrade("the source of a cache rule", Fault::CacheRule(424), "it fails to answer, and what is kept stands in"),
+        upgrade("the source of a cache rule", Fault::CacheRule(424), "it has failed to answer within the last minute"),
     );
 }
