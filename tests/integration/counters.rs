@@ -100,22 +100,26 @@ async fn with_the_cache_off_the_names_are_the_same_and_reads_are_counted() {
     assert_eq!(off["registries"][0]["reads"], json!(3));
 }
 
-/// Those who wait get what the registry brings; nobody else does, and none of them is told that it is kept.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_is_forgotten_while_it_is_fetched_is_counted_and_not_stored() {
-    let (azure, _, proxy, admin) = start("{memory: 8MiB}").await;
+/// Asks for a tag, and has this image forgotten while the registry answers: what the client got, and what the purge said.
+fn fetched_amid_a_purge(azure: &Emulator, proxy: &Proxy, admin: SocketAddr, image: &str) -> (Answer, Value) {
     azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(2)).times(1));
-    let purge = || wire::ask(admin, "POST /cache/purge?image=busybox:latest", "");
     let (fetched, purged) = std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| get(&proxy, "library/busybox/manifests/latest"));
+        let fetching = scope.spawn(|| get(proxy, "library/busybox/manifests/latest"));
         let deadline = Instant::now() + Duration::from_secs(30);
         while counters(admin)["under_way"] != json!(1) {
             assert!(Instant::now() < deadline, "{}", proxy.log());
         }
-        let purged = purge();
+        let purged = wire::ask(admin, &format!("POST /cache/purge?image={image}"), "");
         (fetching.join().expect("an answer"), purged)
     });
-    let said: Value = serde_json::from_str(&purged.body).expect("JSON");
+    (fetched, serde_json::from_str(&purged.body).expect("JSON"))
+}
+
+/// Those who wait get what the registry brings; nobody else does, and none of them is told that it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_forgotten_while_it_is_fetched_is_counted_and_not_stored() {
+    let (azure, _, proxy, admin) = start("{memory: 8MiB}").await;
+    let (fetched, said) = fetched_amid_a_purge(&azure, &proxy, admin, "busybox:latest");
     assert_eq!((&said["entries"], &said["under_way"]), (&json!(0), &json!(1)), "{said}");
     assert_eq!(
         (fetched.status, fetched.header("cache-status")),
@@ -130,18 +134,7 @@ async fn an_image_that_is_forgotten_while_it_is_fetched_is_counted_and_not_store
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_was_forgotten_by_its_digest_came_back_with_its_tag() {
     let (azure, pushed, proxy, admin) = start("{memory: 8MiB}").await;
-    azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(2)).times(1));
-    let purge = || wire::ask(admin, &format!("POST /cache/purge?image=busybox@{}", pushed.index_digest), "");
-    let (fetched, purged) = std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| get(&proxy, "library/busybox/manifests/latest"));
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while counters(admin)["under_way"] != json!(1) {
-            assert!(Instant::now() < deadline, "{}", proxy.log());
-        }
-        let purged = purge();
-        (fetching.join().expect("an answer"), purged)
-    });
-    let said: Value = serde_json::from_str(&purged.body).expect("JSON");
+    let (fetched, said) = fetched_amid_a_purge(&azure, &proxy, admin, &format!("busybox@{}", pushed.index_digest));
     assert_eq!((fetched.status, &said["entries"], &said["under_way"]), (200, &json!(0), &json!(1)), "{said}");
     assert_eq!(counters(admin)["memory"]["entries"], json!(0));
 }

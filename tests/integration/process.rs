@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,16 @@ use tokio::task::JoinSet;
 use crate::manager::Manager;
 use crate::wire;
 use testkit::{AT_ONCE, PATIENCE, Setup, wait_for};
+
+/// A program that becomes the proxy once the second path is there, so that its id is known before it is the proxy.
+pub(crate) fn waiting(setup: &Setup) -> (PathBuf, PathBuf) {
+    let (program, go) = (setup.path("start"), setup.path("go"));
+    let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
+    let script = format!("#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.05; done\nexec '{binary}' \"$@\"\n", go.display());
+    std::fs::write(&program, script).expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    (program, go)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_ends_the_start_at_once() {

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
 use crate::manager::Manager;
+use crate::process;
 use crate::wire::{self, Client};
 use testkit::{PATIENCE, Proxy, Setup, wait_for};
 
@@ -262,12 +262,7 @@ async fn a_silent_socket_of_another_program_kept_a_reload_from_the_proxy() {
 async fn a_proxy_whose_name_was_taken_before_its_start_says_by_whom_and_has_it_when_it_is_free() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
-    // Its id is known before it is the proxy.
-    let (program, go) = (setup.path("start"), setup.path("go"));
-    let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
-    let script = format!("#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.05; done\nexec '{binary}' \"$@\"\n", go.display());
-    std::fs::write(&program, script).expect("written");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    let (program, go) = process::waiting(&setup);
     let proxy = setup.program(&program).spawn();
     let pid = proxy.id();
     let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{pid}")).expect("a name");

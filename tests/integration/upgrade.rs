@@ -12,6 +12,7 @@ use acr_emulator::{Fault, Hop};
 use crate::admin::admin;
 use crate::listeners::{connect_unix, is_served};
 use crate::manager::Manager;
+use crate::process;
 use crate::tls::{BOTH, Secret, secured, settings};
 use crate::under_load::{Clients, PULL};
 use crate::wire;
@@ -125,12 +126,7 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
 async fn any_user_blocked_upgrades_by_a_socket_of_the_new_process_name() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
-    // Its id is known before it is the proxy.
-    let (program, go) = (setup.path("start"), setup.path("go"));
-    let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
-    let script = format!("#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.05; done\nexec '{binary}' \"$@\"\n", go.display());
-    std::fs::write(&program, script).expect("written");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    let (program, go) = process::waiting(&setup);
     std::fs::write(&go, "").expect("written");
     let mut proxy = setup.program(&program).start();
     std::fs::remove_file(&go).expect("removed");
