@@ -47,7 +47,10 @@ mod tests {
     fn an_address_may_have_been_the_proxys_if_it_is_of_its_host_and_nobody_listens_there() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = listener.local_addr().expect("an address").port();
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        // It has the port and does not listen: no other test gets it.
+        let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+        silent.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let free = silent.local_addr().expect("an address").port();
         let text = "routes: [{source: docker.io, domain: a.azurecr.io, prefix: hub}]\nlisten: 127.0.0.1:8080\n";
         let flags = crate::config::Flags::default().with_text(std::path::Path::new("a.yaml"), text);
         let config = crate::config::Config::load(&flags).expect("right");

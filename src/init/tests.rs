@@ -1,5 +1,8 @@
 //! What a run shows and does, without a terminal.
 
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use super::*;
 
 fn options(root: &Path) -> Options {
@@ -94,9 +97,15 @@ const WANTED: &str = "example.azurecr.io";
 /// The proxy of this one has no token.
 const UNREADY: &str = "unready.azurecr.io";
 
+/// Where nobody listens, of an address of this host that no other call gets: a port that was given back may be the next one's.
+fn free() -> SocketAddr {
+    static CALLS: AtomicU8 = AtomicU8::new(0);
+    let ip = Ipv4Addr::new(127, 0, 1, CALLS.fetch_add(1, Ordering::Relaxed));
+    std::net::TcpListener::bind((ip, 0)).and_then(|port| port.local_addr()).expect("a port")
+}
+
 /// A host with podman and without systemd, on which a proxy of this registry runs, or none does.
 fn without_systemd(root: &Path, running: Option<&str>, manner: Manner, skip: Vec<Step>) -> (Vec<String>, String) {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
     let (listen, admin) = running.map_or_else(|| (free(), free()), proxy);
     let podman = root.join("usr/bin/podman");
     std::fs::create_dir_all(podman.parent().expect("in a directory")).expect("made");

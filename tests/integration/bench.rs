@@ -276,7 +276,10 @@ async fn a_name_alone_is_an_image_of_docker_hub_on_both_sides() {
 async fn a_wrong_image_host_or_credential_is_one_sentence_before_the_run() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    // It has the port and does not listen.
+    let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+    silent.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let closed = silent.local_addr().expect("an address");
     let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
     let new = || Bench::new(&azure);
     let image = format!("--image {IMAGE}");

@@ -306,8 +306,10 @@ async fn without_a_proxy_it_says_so_once_and_what_to_do() {
     let (azure, _, _) = start().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").flag("--log", "info").start();
     let other = admin(&proxy);
-    // Nothing listens on a port that was just given back.
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    // It has the port and does not listen.
+    let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+    silent.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let closed = silent.local_addr().expect("an address");
     for (address, says) in [
         (closed, "GET /v2/: start it, or name another one with --via: "),
         (other, "GET /v2/: what answers is no acr-cache-proxy: name it with --via: 404"),

@@ -35,8 +35,9 @@ async fn a_proxy_of_another_registry_is_told_with_what_it_serves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_was_started_by_hand_is_taken_once_it_has_the_admin_listener_that_init_asks_for() {
     let azure = testkit::azure().await;
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
-    let admin = free().to_string();
+    // No other test has an address of this host.
+    let free = std::net::TcpListener::bind("127.0.2.1:0").and_then(|taken| taken.local_addr());
+    let admin = free.expect("a port").to_string();
     let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
     let advice =
         format!("and end it, or start it again with --admin-address {admin}, where it tells init what it serves");
