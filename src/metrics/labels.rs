@@ -265,6 +265,11 @@ impl Status {
         usize::from(self.0)
     }
 
+    /// There was no answer, or one with a status that is none.
+    pub(crate) fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether a label value is of a request that failed.
     pub(crate) fn is_failure(name: &str) -> bool {
         matches!(name, "0" | "424" | "429") || name.starts_with('5')

@@ -56,7 +56,8 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
             meter.images.pulled(admitted.target.below_source());
         }
     }
-    if cause.is_some() || context.trouble().is_some() || Status::is_failure(Status::name(Status::of(status).index())) {
+    // Whatever status is a failure to metrics has a cause, but for none.
+    if cause.is_some() || context.trouble().is_some() || Status::of(status).is_none() {
         // What clients do is no failure: neither one that leaves, nor one that writes a header which is refused. By that one anybody could
         // push out all that is remembered here.
         let is_clients = match context.trouble() {

@@ -4,11 +4,15 @@ use std::hint::black_box;
 
 use acr_cache_proxy::hot_path::Served;
 use http::Method;
+use mimalloc::MiMalloc;
 use oci::name::Prefix;
 use oci::quote::{Sent, Sieve, registry_error};
 use oci::rename::Renaming;
 use oci::request::{Pull, Request};
 use oci::route::{Route, Routes, Source};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Of each thing that a batch does.
 const TIMES: usize = 2000;
