@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use acr_emulator::Emulator;
+use acr_emulator::{Emulator, Server};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -34,6 +34,10 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with_cache("{}").await
+    }
+
+    async fn with_cache(cache: &str) -> Self {
         let site = Site::start().await;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         for name in [SIGNED, UNSIGNED] {
@@ -41,7 +45,7 @@ impl Scene {
         }
         sign(&site.azure, SIGNED, &key);
 
-        let setup = site.proxy(&[("docker.io", PREFIX)], "fallback");
+        let setup = site.proxy(&[("docker.io", PREFIX)], "fallback").cache(cache);
         let (config, home) = (setup.path("config.yaml"), site.home());
         let proxy = setup.start();
         home.write_client_config("podman", &config, &proxy);
@@ -63,6 +67,12 @@ impl Scene {
     fn look_for_signatures(&self) {
         let content = std::fs::read_to_string(self.written("registries.d/50-acr-cache-proxy.yaml")).expect("written");
         self.home.file(".config/containers/registries.d/50-acr-cache-proxy.yaml", &content);
+    }
+
+    /// Takes every image, whoever has signed it.
+    fn take_all(&self) {
+        let policy = json!({"default": [{"type": "insecureAcceptAnything"}]});
+        self.home.file(".config/containers/policy.json", &policy.to_string());
     }
 
     /// By the podman of a tree, or this machine's.
@@ -148,8 +158,7 @@ async fn podman_5_finds_sigstore_signatures_at_the_mirror() {
 async fn looking_for_signatures_costs_one_request_where_there_are_none() {
     for newer in [false, true] {
         let scene = Scene::new().await;
-        let policy = json!({"default": [{"type": "insecureAcceptAnything"}]});
-        scene.home.file(".config/containers/policy.json", &policy.to_string());
+        scene.take_all();
         scene.look_for_signatures();
         let tree = newer.then(|| Tree::mount(&scene.home, 14));
         run(&mut scene.pull(tree.as_ref(), UNSIGNED));
@@ -159,5 +168,23 @@ async fn looking_for_signatures_costs_one_request_where_there_are_none() {
             asked.iter().partition(|request| request.target.ends_with(".sig"));
         // The index, the manifest, the config and two layers.
         assert_eq!((for_signatures.len(), rest.len()), (1, 5), "newer: {newer}: {asked:#?}");
+    }
+}
+
+/// Each pull asks for a signature, and it failed as soon as the registry did: that there is none was not kept for trouble.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_pull_that_finds_no_signature_succeeds_while_the_registry_is_down() {
+    for newer in [false, true] {
+        // What is kept is for trouble alone.
+        let scene = Scene::with_cache("{tags: 0s, manifests: 0s, missing: 0s, redirects: 0s}").await;
+        scene.take_all();
+        scene.look_for_signatures();
+        let tree = newer.then(|| Tree::mount(&scene.home, 14));
+        run(&mut scene.pull(tree.as_ref(), UNSIGNED));
+        scene.site.azure.refuse_connections(Server::Registry, true);
+        run(&mut scene.pull(tree.as_ref(), UNSIGNED));
+        scene.check_log(&[".sig 404 "]);
+        scene.proxy.wait_for_line(&[".sig 404 ", "cache=stale"]);
     }
 }
