@@ -47,6 +47,7 @@ fn rows(trouble: &Trouble) -> &'static [&'static str] {
         }
         Trouble::Silent => &["Connected, but no answer in time"],
         Trouble::Broken(_) => &["An answer that is not whole"],
+        Trouble::Page(_) => &["A page for people"],
         Trouble::Storage(_) => &[
             "Its name is not resolved",
             "No connection to it",
@@ -105,6 +106,7 @@ fn the_documentation_has_the_table_of_failures() {
         Trouble::Unreachable(String::new()),
         Trouble::Silent,
         Trouble::Broken(""),
+        Trouble::Page(""),
         Trouble::Storage(String::new()),
         says(StatusCode::TOO_MANY_REQUESTS),
         says(StatusCode::SERVICE_UNAVAILABLE),
