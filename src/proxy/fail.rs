@@ -17,8 +17,8 @@ use crate::access::Denial;
 use crate::answer::is_page_of_another;
 use crate::failure::Hop;
 use crate::metrics::labels::Cause;
-use crate::net::NOT_TRUSTED;
 use crate::net::addresses::Way;
+use crate::net::certificate::Wrong;
 use crate::net::tunnel::NoTunnel;
 use crate::token::Unavailable;
 use oci::error::Code;
@@ -336,12 +336,16 @@ fn whole_seconds(left: Duration) -> u64 {
 
 /// Pingora's error in a few words; never its whole text, which may quote what was on the wire.
 pub(super) fn reason(error: &Error) -> String {
+    let is_handshake = matches!(error.etype(), ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError);
+    if is_handshake && let Some(wrong) = Wrong::of_words(&error.to_string()) {
+        return wrong.to_string();
+    }
     let words = match error.etype() {
         ErrorType::ConnectRefused => "connection refused",
         ErrorType::ConnectNoRoute => "no route",
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => "no connection in time",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
-        ErrorType::InvalidCert => NOT_TRUSTED,
+        ErrorType::InvalidCert => "its certificate is not trusted",
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is not valid HTTP",
         other => other.as_str(),
