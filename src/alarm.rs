@@ -48,7 +48,7 @@ pub(crate) struct Fault {
     pub what: What,
     /// The registry, or the source of the route.
     pub subject: String,
-    /// Why, in a sentence.
+    /// Why, a clause in the words of whoever has found it.
     pub cause: String,
 }
 

@@ -4,13 +4,12 @@
 use std::io::{self, ErrorKind};
 
 pub(crate) mod addresses;
+pub(crate) mod certificate;
 pub(crate) mod client;
 pub(crate) mod egress;
 pub(crate) mod trust;
 pub(crate) mod tunnel;
 
-/// What is said of a certificate that no trusted CA has signed.
-pub(crate) const NOT_TRUSTED: &str = "its certificate is not trusted: a private CA goes into ca_file";
 /// What is said where a registry takes no connection.
 pub(crate) const NO_CONNECTION: &str =
     "no connection: check the domain, the network path, a private endpoint's DNS and the CA";

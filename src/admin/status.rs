@@ -101,15 +101,15 @@ fn registry(state: &State, upstream: &Arc<Upstream>, failures: &[Failure]) -> Va
     let (health, TokenReport { refresh, access, repositories, .. }) = (&upstream.health, upstream.tokens.report());
     let domain = upstream.domain.authority();
     let mut told = Readiness::of(state, upstream).told(upstream);
-    let paused = Call::ALL.into_iter().map(|call| (health.pause_left(call), call)).max_by_key(|(left, _)| *left);
-    let paused = paused.filter(|(left, _)| !left.is_zero());
+    let paused = Call::ALL.into_iter().map(|call| (call, health.pause_left(call))).filter(|(_, left)| !left.is_zero());
+    let paused = paused.map(|(call, left)| json!({"call": call.plural(), "left_seconds": seconds(left)}));
     let last_failure = failures.iter().find(|failure| failure.registry.as_deref() == Some(domain));
     let more = json!({
         "token": {"refresh": life(refresh), "access": life(access), "repositories": repositories},
         "last_success_seconds": health.last_success().map(|ago| ago.as_secs()),
         "last_failure": last_failure.map(|failure| json!({"at": unix(failure.at), "error": failure.error})),
         "down": health.why_down().map(|cause| cause.to_string()),
-        "paused": paused.map(|(left, call)| json!({"call": call.plural(), "left_seconds": seconds(left)})),
+        "paused": paused.collect::<Vec<_>>(),
         "pauses": health.cool_downs(),
         "stale": health.stale_answers(),
         "budget": health.budget().map(|(limit, wait)| json!({"reads_per_minute": limit, "wait_seconds": seconds(wait)})),

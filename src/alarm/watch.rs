@@ -1,4 +1,4 @@
-//! Looks for faults every few seconds, and tells of those that last.
+//! Looks for faults every few seconds, and tells of those that last; and for what has ended by itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -73,7 +73,7 @@ impl Watcher {
             let subject = upstream.domain.authority();
             let mut add = |what, cause: String| faults.push(Fault { what, subject: subject.to_owned(), cause });
             if let Some(cause) = upstream.health.why_down() {
-                add(What::Down, format!("it is down: {cause}"));
+                add(What::Down, cause.to_string());
             }
             if let Some(failure) = upstream.tokens.readiness().failure {
                 add(What::Token, failure.message.clone());
@@ -90,8 +90,8 @@ impl Watcher {
             if let Some(cause) = is_failing
                 && !faults.iter().any(|fault| fault.what != What::Route && fault.subject == registry)
             {
-                let cause = format!("all requests are refused, most of them because {}", cause.words());
-                faults.push(Fault { what: What::Route, subject: destination.route.to_string(), cause });
+                let (subject, cause) = (destination.route.to_string(), cause.words().to_owned());
+                faults.push(Fault { what: What::Route, subject, cause });
             }
         }
         faults
@@ -147,6 +147,20 @@ impl Watcher {
     }
 }
 
+/// What is wrong, or was.
+fn what(fault: &Fault, is_over: bool) -> String {
+    let now_or_then = |now, then| if is_over { then } else { now };
+    let before = match fault.what {
+        What::Token => now_or_then("", "the last failure was: "),
+        What::Down => now_or_then("it is down: ", "it was down: "),
+        What::Route => now_or_then(
+            "all requests are refused, most of them because ",
+            "all requests were refused, most of them because ",
+        ),
+    };
+    format!("{before}{}", fault.cause)
+}
+
 /// A sentence for people.
 fn message(event: &Event, refused: u64, of_routes: &str) -> String {
     let Event { tells, fault, lasted } = event;
@@ -159,14 +173,14 @@ fn message(event: &Event, refused: u64, of_routes: &str) -> String {
         _ => format!("{} h", minutes / 60),
     };
     if *tells == Tells::Ends {
-        return format!("{subject}: over after {lasted}: {}", fault.cause);
+        return format!("{subject}: over after {lasted}: {}", what(fault, true));
     }
     let refused = match refused {
         0 => "no request was refused in the last hour".to_owned(),
         1 => format!("1 request was refused in the last hour: {of_routes}"),
         _ => format!("{refused} requests were refused in the last hour: {of_routes}"),
     };
-    format!("{subject}: for {lasted} now: {}; {refused}", fault.cause)
+    format!("{subject}: for {lasted} now: {}; {refused}", what(fault, false))
 }
 
 #[async_trait]
@@ -191,6 +205,7 @@ impl BackgroundService for Watcher {
                 () = ended => running = None,
                 () = sleep_until(last + STEP.min(notify.after)) => {
                     let now = Instant::now();
+                    upstreams(&self.routes).iter().for_each(|upstream| upstream.health.look());
                     let faults = self.faults(now, notify.after, routes);
                     let events = alarms.look(now, faults, notify.after);
                     if !events.is_empty() {
@@ -241,9 +256,18 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
+    use http::{HeaderMap, HeaderValue, StatusCode, header};
+    use oci::name::Prefix;
+    use oci::route::{Blobs, Route, Routes, Source};
+    use tokio::sync::watch;
+    use tokio::time::sleep;
+
     use super::*;
     use crate::metrics::Request;
     use crate::metrics::labels::{CacheResult, Kind};
+    use crate::proxy::{Call, Destination};
 
     const AFTER: Duration = Duration::from_secs(300);
 
@@ -270,13 +294,14 @@ mod tests {
         assert_eq!(look(610), None, "one repository is refused, and others are served");
     }
 
+    fn told(tells: Tells, what: What, cause: &str, seconds: u64, refused: u64) -> String {
+        let fault = Fault { what, subject: "example.azurecr.io".to_owned(), cause: cause.to_owned() };
+        let event = Event { tells, fault, lasted: Duration::from_secs(seconds) };
+        message(&event, refused, "docker.io 1 (the registry was known to be down)")
+    }
+
     #[test]
     fn a_person_is_told_where_how_long_why_and_what_follows() {
-        let event = |tells, what, seconds| Event {
-            tells,
-            fault: Fault { what, subject: "example.azurecr.io".to_owned(), cause: "it is down: no route".to_owned() },
-            lasted: Duration::from_secs(seconds),
-        };
         for (tells, seconds, refused, expected) in [
             (
                 Tells::Lasts,
@@ -296,12 +321,58 @@ mod tests {
                 2,
                 "acr example.azurecr.io: for 2 h now: it is down: no route; 2 requests were refused in the last hour: docker.io 1 (the registry was known to be down)",
             ),
-            (Tells::Ends, 7200, 2, "acr example.azurecr.io: over after 2 h: it is down: no route"),
         ] {
-            assert_eq!(
-                message(&event(tells, What::Down, seconds), refused, "docker.io 1 (the registry was known to be down)"),
-                expected
-            );
+            assert_eq!(told(tells, What::Down, "no route", seconds, refused), expected);
         }
+    }
+
+    /// "over after 5 min: all requests are refused".
+    #[test]
+    fn the_end_of_a_fault_was_told_as_if_it_were_still_there() {
+        let refused = "no request was refused in the last hour";
+        for (what, whose, cause, now, then) in [
+            (
+                What::Token,
+                "acr",
+                "token exchange: 503",
+                "token exchange: 503",
+                "the last failure was: token exchange: 503",
+            ),
+            (What::Down, "acr", "no route", "it is down: no route", "it was down: no route"),
+            (
+                What::Route,
+                "route",
+                "the registry answered 403",
+                "all requests are refused, most of them because the registry answered 403",
+                "all requests were refused, most of them because the registry answered 403",
+            ),
+        ] {
+            let begin = format!("{whose} example.azurecr.io: for 5 min now: {now}; {refused}");
+            assert_eq!(told(Tells::Lasts, what, cause, 300, 0), begin);
+            let end = format!("{whose} example.azurecr.io: over after 2 h: {then}");
+            assert_eq!(told(Tells::Ends, what, cause, 7200, 2), end);
+        }
+    }
+
+    /// The line that a limit was over came with the next request, which was the next morning's.
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_limit_and_of_waits_was_told_only_if_somebody_asked() {
+        let destination = Arc::new(Destination::example(0, Blobs::Redirect, None));
+        let health = &destination.upstream.health;
+        health.set_reads(NonZeroU32::new(1));
+        let pause = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static("1"))]);
+        health.limited(Call::Manifest, StatusCode::TOO_MANY_REQUESTS, &pause, None);
+        while health.turn().await.is_ok() {}
+        assert!(health.is_watched());
+        let (source, prefix) = (Source::docker_hub(), Prefix::parse("hub").expect("a prefix"));
+        let route = Route { source, prefix, hosts: Vec::new(), destination: Arc::clone(&destination) };
+        let routes = Arc::new(Table::from_pointee(Routes::new(vec![route], None)));
+        let notify = Notify { command: Vec::new(), after: AFTER };
+        let watcher = Watcher::new(routes, Arc::new(ArcSwap::from_pointee(notify)));
+        let (_end, shutdown) = watch::channel(false);
+        let watching = tokio::spawn(async move { watcher.start(shutdown).await });
+        sleep(Duration::from_secs(60) + 2 * STEP).await;
+        assert!(!health.is_watched(), "nobody has asked for anything");
+        watching.abort();
     }
 }

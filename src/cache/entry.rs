@@ -113,10 +113,12 @@ pub(crate) enum Known {
 impl Known {
     /// The answer, if this is one.
     pub(crate) fn answer(&self) -> Option<&Arc<Entry>> {
-        match self {
-            Self::Answer(entry) => Some(entry),
-            Self::Configuration | Self::Passes(_) => None,
-        }
+        if let Self::Answer(entry) = self { Some(entry) } else { None }
+    }
+
+    /// The same, of what nobody else needs: it costs no count of references.
+    pub(super) fn into_answer(self) -> Option<Arc<Entry>> {
+        if let Self::Answer(entry) = self { Some(entry) } else { None }
     }
 
     /// The bytes that it takes, without its key.

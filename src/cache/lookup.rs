@@ -99,8 +99,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         let now = Instant::now();
         let known = match self.store.get(&key) {
             Some(Known::Passes(until)) if now < until => return (self.not_kept(), None),
-            Some(Known::Answer(entry)) => Some(entry),
-            Some(Known::Configuration | Known::Passes(_)) | None => None,
+            known => known.and_then(Known::into_answer),
         };
         let freshness = known.as_ref().map_or(Freshness::Ended, |entry| entry.freshness(lifetimes, now));
         let (known, is_usable) = match (known, freshness) {
@@ -240,10 +239,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
 impl<T> Cache<T> {
     /// The answer under this key, however old.
     fn answer(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
-        match self.store.get(key)? {
-            Known::Answer(entry) => Some(entry),
-            Known::Configuration | Known::Passes(_) => None,
-        }
+        self.store.get(key)?.into_answer()
     }
 
     /// Keeps what a flight has brought. What is kept under another key goes from it: nobody who waits wants that.

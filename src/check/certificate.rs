@@ -18,7 +18,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
 use crate::listen::certificate::time;
-use crate::net::NOT_TRUSTED;
+use crate::net::certificate::Wrong;
 use crate::net::trust::TrustRoots;
 
 /// As long as a request gives it.
@@ -111,23 +111,19 @@ fn wrong(why: &CertificateError, host: &str, seen: Option<&Certificate>) -> Stri
     let date = |end: fn(&Certificate) -> SystemTime| {
         seen.map(|certificate| format!(" on {}", fmt_http_date(end(certificate)))).unwrap_or_default()
     };
-    match why {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
-            "its certificate ended{}: who runs the host has to renew it, or this host's clock is wrong",
-            date(|certificate| certificate.not_after)
-        ),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => format!(
-            "its certificate begins{}: this host's clock is wrong, or the certificate",
-            date(|certificate| certificate.not_before)
-        ),
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+    let wrong = Wrong::of(why);
+    let remedy = wrong.remedy();
+    match wrong {
+        Wrong::Expired => format!("its certificate ended{}: {remedy}", date(|certificate| certificate.not_after)),
+        Wrong::NotYet => format!("its certificate begins{}: {remedy}", date(|certificate| certificate.not_before)),
+        Wrong::OtherName => {
             let names = seen.map(|certificate| certificate.names.join(", ")).filter(|names| !names.is_empty());
             let names = names.unwrap_or_else(|| "no host name".to_owned());
-            format!("its certificate is for {names}, and not for {host}: check the domain and a private endpoint's DNS")
+            format!("its certificate is for {names}, and not for {host}: {remedy}")
         }
-        _ => {
+        Wrong::UnknownIssuer | Wrong::Revoked | Wrong::Unusable => {
             let issuer = seen.map(|certificate| format!(": it is issued by {}", certificate.issuer));
-            format!("{NOT_TRUSTED}{}", issuer.unwrap_or_default())
+            format!("its certificate is not trusted: {remedy}{}", issuer.unwrap_or_default())
         }
     }
 }

@@ -7,17 +7,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::refused::Refused;
 use crate::access::Denial;
+use crate::answer::is_page_of_another;
 use crate::failure::Hop;
 use crate::metrics::labels::Cause;
-use crate::net::NOT_TRUSTED;
 use crate::net::addresses::Way;
+use crate::net::certificate::Wrong;
 use crate::net::tunnel::NoTunnel;
 use crate::token::Unavailable;
 use oci::error::Code;
@@ -54,6 +55,8 @@ pub(crate) enum Trouble {
     Silent,
     /// The registry's answer is not whole, also when it is asked again, or is not for clients: how that shows.
     Broken(&'static str),
+    /// The same of a page for people, which nothing says that the registry has given.
+    Page(&'static str),
     /// The registry has the blob, but it cannot be fetched from storage: the whole sentence.
     Storage(String),
     /// The same, by a status that clients act on.
@@ -122,12 +125,17 @@ impl Trouble {
                 };
                 (*status, code, retry_after.map(|pause| pause.as_secs()))
             }
-            Self::Unreachable(_) | Self::Egress(_) | Self::Storage(_) | Self::Broken(_) => {
+            Self::Unreachable(_) | Self::Egress(_) | Self::Storage(_) | Self::Broken(_) | Self::Page(_) => {
                 (StatusCode::BAD_GATEWAY, Code::Unavailable, None)
             }
             Self::Silent | Self::StorageSilent(_) => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, None),
         }
+    }
+
+    /// Of an answer with this header, which cannot be used: how that shows.
+    pub(crate) fn of_answer(headers: &HeaderMap, how: &'static str) -> Self {
+        if is_page_of_another(headers) { Self::Page(how) } else { Self::Broken(how) }
     }
 
     /// The registry has said that the identity has no right to the repository, or none to a token of it.
@@ -152,6 +160,7 @@ impl Trouble {
             | Self::Unreachable(_)
             | Self::Silent
             | Self::Broken(_)
+            | Self::Page(_)
             | Self::Storage(_)
             | Self::StorageSays { .. }
             | Self::StorageSilent(_)
@@ -174,6 +183,7 @@ impl Trouble {
             Self::Unreachable(_) => "unreachable",
             Self::Silent | Self::StorageSilent(_) => "silent",
             Self::Broken(_) => "broken",
+            Self::Page(_) => "page",
             Self::Storage(_) | Self::StorageSays { .. } => "storage",
             Self::Busy | Self::Denied(_) | Self::Malformed | Self::Internal(_) => "fault",
         }
@@ -193,6 +203,7 @@ impl Trouble {
             Self::Unreachable(_) => Cause::Unreachable,
             Self::Silent => Cause::Silent,
             Self::Broken(_) => Cause::Broken,
+            Self::Page(_) => Cause::Page,
             Self::Storage(_) | Self::StorageSays { .. } | Self::StorageSilent(_) => Cause::Storage,
             Self::Internal(_) => Cause::Fault,
             Self::Busy | Self::Denied(_) | Self::Malformed => return None,
@@ -294,6 +305,10 @@ impl fmt::Display for Trouble {
             }
             Self::Silent => f.write_str("the registry does not answer in time"),
             Self::Broken(how) => write!(f, "the registry's answer cannot be used: {how}"),
+            Self::Page(how) => write!(
+                f,
+                "the registry's answer cannot be used: {how}; it is a page for people: look for a sign-in or a filter between this host and the registry"
+            ),
             Self::StorageSilent(host) => write!(f, "blob storage {host} does not answer in time"),
             Self::Internal(what) => write!(f, "this proxy failed: {what}"),
         }
@@ -321,12 +336,16 @@ fn whole_seconds(left: Duration) -> u64 {
 
 /// Pingora's error in a few words; never its whole text, which may quote what was on the wire.
 pub(super) fn reason(error: &Error) -> String {
+    let is_handshake = matches!(error.etype(), ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError);
+    if is_handshake && let Some(wrong) = Wrong::of_words(&error.to_string()) {
+        return wrong.to_string();
+    }
     let words = match error.etype() {
         ErrorType::ConnectRefused => "connection refused",
         ErrorType::ConnectNoRoute => "no route",
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => "no connection in time",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
-        ErrorType::InvalidCert => NOT_TRUSTED,
+        ErrorType::InvalidCert => "its certificate is not trusted",
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is not valid HTTP",
         other => other.as_str(),

@@ -24,6 +24,7 @@ use super::refused::Refused;
 use super::registry_error::RegistryError;
 use super::{authorize, call, forward, probe, retry, served};
 use crate::access::Client;
+use crate::answer::is_page_of_another;
 use crate::cache::{Entry, Fetched, Freshness, Kind, Origin, Part, Purged, Reason};
 use crate::net::USER_AGENT;
 
@@ -91,6 +92,7 @@ impl Read {
             tries += 1;
             // A redirect has nothing in it that could be wrong, and what follows takes time.
             let line = if is_redirect(answer.response.status) { keep(&destination.calls, line).await } else { line };
+            let is_page = is_page_of_another(&answer.response.headers);
             let judged = match self.part {
                 // In a box: it has the state of a second call, to storage.
                 Part::Configuration => Box::pin(self.configuration(answer, &request, known)).await,
@@ -103,6 +105,7 @@ impl Read {
                 }
                 // Its connection ends: who sends what is not the answer may have sent more of it.
                 Judged::Broken(_) if tries < TRIES => self.admitted.attempts.ask_again(),
+                Judged::Broken(how) if is_page => return Err(Trouble::Page(how).into_error()),
                 Judged::Broken(how) => return Err(Trouble::Broken(how).into_error()),
             }
         }

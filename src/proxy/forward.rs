@@ -168,7 +168,7 @@ pub(crate) async fn check_response(
     }
     // No client is to take it for the registry's, or to follow it.
     if let Some(why) = foreign::why(response, &admitted.target, &admitted.destination) {
-        return Err(Trouble::Broken(why).into_error());
+        return Err(Trouble::of_answer(&response.headers, why).into_error());
     }
     authorize::check_response(response, admitted).await?;
     if retry::repeat(client, admitted, Some(response)) {

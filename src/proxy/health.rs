@@ -116,7 +116,7 @@ impl Health {
     /// The registry has given an answer that is one: what was asked for, or that it is not there.
     pub(crate) fn succeeded(&self) {
         self.success.store(self.millis(), Ordering::Relaxed);
-        self.limit_is_over(self.limited.works());
+        self.limited.works();
     }
 
     fn millis(&self) -> u64 {
@@ -179,9 +179,6 @@ impl Health {
         let Some(budget) = self.budget.load_full() else { return Ok(()) };
         let turn = budget.take();
         if turn == Ok(Duration::ZERO) {
-            if let Some(over) = self.held.none() {
-                info!("acr {}: its reads a minute suffice again: {over}", self.name);
-            }
             return Ok(());
         }
         if self.held.one() {
@@ -243,11 +240,24 @@ impl Health {
     }
 
     fn limit_is_over(&self, over: impl IntoIterator<Item = limited::Over>) {
-        for limited::Over { call, pauses, lasted } in over {
-            let (calls, lasted) = (call.plural(), Lasted(lasted));
-            let times = if pauses == 1 { "once".to_owned() } else { format!("{pauses} times, in {lasted}") };
-            info!("acr {}: the limit of {calls} is over: it has asked for a pause {times}", self.name);
+        for over in over {
+            info!("acr {}: {over}", self.name);
         }
+    }
+
+    /// Tells the log what has ended by itself: a limit, and a time of waits for the budget. No request ends these, for none may come.
+    /// Called every few seconds.
+    pub(crate) fn look(&self) {
+        self.limit_is_over(self.limited.over());
+        if let Some(over) = self.held.over() {
+            info!("acr {}: its reads a minute suffice again: {over}", self.name);
+        }
+    }
+
+    /// Something begun is left for [`Self::look`] to end.
+    #[cfg(test)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.limited.is_active() || self.held.is_active()
     }
 
     /// This host of its storage, or the blob of this path, has failed there, and is not asked for by this proxy for so long.

@@ -174,7 +174,7 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
             Served::Answer(content, _) if content.status.is_server_error() => {
                 Some(fetch::response(content.status, content.header_map(0)))
             }
-            Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_), _) => None,
+            Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_) | Trouble::Page(_), _) => None,
             _ => return Ok(found),
         };
         if !retry::repeat_flight(session.req_header(), admitted, response.as_ref()) {

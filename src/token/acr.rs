@@ -26,6 +26,7 @@ use crate::identity::{Chain, EntraToken};
 use crate::metrics::CallMeter;
 use crate::metrics::labels::{self, CallResult};
 use crate::net::addresses::{Single, Way};
+use crate::net::certificate::Wrong;
 use crate::net::trust::TrustRoots;
 use crate::net::{NO_CONNECTION, USER_AGENT, client};
 use crate::secret::Secret;
@@ -220,6 +221,9 @@ impl AcrIssuer {
 
     fn unreachable(&self, hop: Hop, cause: reqwest::Error) -> Failure {
         let cause = cause.without_url();
+        if let Some(wrong) = Wrong::of_error(&cause) {
+            return self.failure(hop, wrong.to_string());
+        }
         let advice = if cause.is_timeout() {
             "no answer in time, trying again"
         } else if cause.is_connect() {

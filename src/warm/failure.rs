@@ -1,13 +1,13 @@
 //! Why an image is not warm: the hop, the request, what to do, and the cause.
 
-use std::error::Error;
-use std::{fmt, io};
+use std::fmt;
 
 use http::{HeaderMap, Method, StatusCode};
 use oci::quote::{quoted, registry_error};
-use rustls::{AlertDescription, CertificateError};
+use rustls::AlertDescription;
 
 use crate::answer::with_causes;
+use crate::net::certificate::{Wrong, of_tls};
 
 /// What a listener for TLS answers to plain HTTP.
 const NEEDS_TLS: &str = "this port speaks TLS";
@@ -89,7 +89,7 @@ impl Failure {
             }
             _ => "the connection broke",
         };
-        let lasts = matches!(of_tls(&cause), Some(rustls::Error::InvalidCertificate(_)));
+        let lasts = Wrong::of_error(&cause).is_some();
         Self { sentence: format!("{hop}: {request}: {advice}: {}", with_causes(&cause)), lasts }
     }
 
@@ -111,25 +111,9 @@ impl Failure {
     }
 }
 
-/// The fault of TLS that is a cause of an error. `io::Error` leaves out what it wraps when it is asked for its source.
-fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(fault) = error.downcast_ref() {
-            return Some(fault);
-        }
-        next = match error.downcast_ref().and_then(io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    None
-}
-
 /// Nobody who is trusted has signed the certificate.
 fn is_of_unknown_ca(fault: &rustls::Error) -> bool {
-    let why = if let rustls::Error::InvalidCertificate(why) = fault { Some(why) } else { None };
-    matches!(why, Some(CertificateError::UnknownIssuer | CertificateError::BadSignature))
+    Wrong::of_error(fault) == Some(Wrong::UnknownIssuer)
 }
 
 /// What to do about a fault of TLS with the proxy.

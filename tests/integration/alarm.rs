@@ -225,7 +225,7 @@ async fn a_source_that_fails_and_a_page_in_place_of_the_registry_were_told_by_no
         headers: vec![("Content-Type".to_owned(), "text/html; charset=utf-8".to_owned())],
         body: PAGE.to_owned(),
     };
-    for (cache, fault, status_code, cause) in [
+    for (cache, fault, status, cause) in [
         ("off", Fault::CacheRule(424), 424, "registry_424"),
         (ASKING[1], Fault::CacheRule(424), 424, "registry_424"),
         ("off", page(404), 404, "page"),
@@ -234,35 +234,59 @@ async fn a_source_that_fails_and_a_page_in_place_of_the_registry_were_told_by_no
         ("off", Fault::CacheRule(403), 403, "registry_403"),
         (ASKING[1], Fault::CacheRule(403), 403, "registry_403"),
     ] {
-        let azure = testkit::azure().await;
-        let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").start();
-        let admin = admin(&proxy);
-        // A registry's own 404 is no refusal.
-        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/none/manifests/latest", ACCEPT).status, 404);
-        azure.inject(Hop::Data, fault);
-        assert_eq!(pull(&proxy), status_code, "{cache}");
-        // A request is counted when its answer has gone.
-        let deadline = Instant::now() + PATIENCE;
-        while status(admin)["failures"].as_array().is_none_or(Vec::is_empty) {
-            assert!(Instant::now() < deadline, "{cache} {cause}: {}", proxy.log());
-        }
-        let told = status(admin);
-        let (route, failures) = (&told["routes"][0], &told["failures"]);
-        assert_eq!(
-            (&route["refused_last_hour"], &route["most_frequent_cause"]),
-            (&1.into(), &cause.into()),
-            "{told:#}"
-        );
-        assert_eq!((&failures[0]["status"], failures[1].is_null()), (&status_code.into(), true), "{told:#}");
-        let error = format!("the registry answers {status_code}");
-        assert!(failures[0]["error"].as_str().is_some_and(|told| told.starts_with(&error)), "{told:#}");
-        // Only the registry gives an id.
-        let is_id = failures[0]["correlation"].as_str().is_some_and(|id| id.len() == 36);
-        assert_eq!(is_id, cause != "page", "{told:#}");
-        let sample = format!("acr_cache_proxy_requests_refused_total{{route=\"docker.io\",cause=\"{cause}\"}} 1.0\n");
-        let scrape = wire::ask(admin, "GET /metrics", "").body;
-        assert!(scrape.contains(&sample), "{cache}: {scrape}");
+        refused_once(cache, fault, (status, cause), &format!("the registry answers {status}")).await;
     }
+}
+
+/// A network's page for signing in counted as `broken`, so that its operator looked for what cuts connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_with_status_200_was_told_as_an_answer_that_is_not_whole() {
+    let page = |status, header: (&str, &str)| Fault::StatusWith {
+        status,
+        headers: [("Content-Type", "text/html"), header]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        body: "<html>sign in</html>".to_owned(),
+    };
+    let (none, packed) = (("X-Portal", "1"), ("Content-Encoding", "gzip"));
+    let to_portal = ("Location", "https://login.example/");
+    for (status, header, says) in [
+        (200, none, "it is no manifest; it is a page for people: look for a sign-in or a filter between"),
+        (200, packed, "it is no manifest; it is a page for people"),
+        (302, to_portal, "it is a redirect, which may be of something between"),
+    ] {
+        for cache in ["off", ASKING[1]] {
+            let error = format!("the registry's answer cannot be used: {says}");
+            refused_once(cache, page(status, header), (502, "page"), &error).await;
+        }
+    }
+}
+
+/// A pull that meets this fault is refused with this status, and is told by this cause and these words.
+async fn refused_once(cache: &str, fault: Fault, (status_code, cause): (u16, &str), error: &str) {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").start();
+    let admin = admin(&proxy);
+    // A registry's own 404 is no refusal.
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/none/manifests/latest", ACCEPT).status, 404);
+    azure.inject(Hop::Data, fault);
+    assert_eq!(pull(&proxy), status_code, "{cache}");
+    // A request is counted when its answer has gone.
+    let deadline = Instant::now() + PATIENCE;
+    while status(admin)["failures"].as_array().is_none_or(Vec::is_empty) {
+        assert!(Instant::now() < deadline, "{cache} {cause}: {}", proxy.log());
+    }
+    let told = status(admin);
+    let (route, failures) = (&told["routes"][0], &told["failures"]);
+    assert_eq!((&route["refused_last_hour"], &route["most_frequent_cause"]), (&1.into(), &cause.into()), "{told:#}");
+    assert_eq!((&failures[0]["status"], failures[1].is_null()), (&status_code.into(), true), "{told:#}");
+    assert!(failures[0]["error"].as_str().is_some_and(|told| told.starts_with(error)), "{told:#}");
+    // Only the registry gives an id.
+    let is_id = failures[0]["correlation"].as_str().is_some_and(|id| id.len() == 36);
+    assert_eq!(is_id, cause != "page", "{told:#}");
+    let sample = format!("acr_cache_proxy_requests_refused_total{{route=\"docker.io\",cause=\"{cause}\"}} 1.0\n");
+    let scrape = wire::ask(admin, "GET /metrics", "").body;
+    assert!(scrape.contains(&sample), "{cache}: {scrape}");
 }
 
 /// Whoever sent `Connection: X-Forwarded-For` 32 times pushed out the failures of the registry, and each had a warning.

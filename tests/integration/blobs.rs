@@ -165,6 +165,24 @@ async fn several_ranges_of_a_blob_keep_the_boundary_between_them() {
     }
 }
 
+/// The client had an empty layer, or a text, as the layer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_of_storage_that_brings_no_blob_was_passed_on_as_one() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    for status in [201, 202, 203, 204, 205, 207, 226, 299] {
+        for range in ["", "Range: bytes=0-9\r\n"] {
+            azure.inject(Hop::Storage, said(status, &[]));
+            let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), range);
+            assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{status} {range}: {answer:?}");
+            let says = format!("blob storage 127.0.0.1: {status} to the registry's redirect");
+            assert!(answer.body.contains(&says), "{status} {range}: {answer:?}");
+            azure.clear_faults();
+        }
+    }
+    let log = proxy.end();
+    assert_eq!(log.matches(" to the registry's redirect").count(), 16, "one line each: {log}");
+}
+
 /// The client, which takes a 206 for the part that it asked for, got another one, or a part in place of the whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_a_blob_that_nobody_asked_for_was_passed_on() {
@@ -175,6 +193,8 @@ async fn a_part_of_a_blob_that_nobody_asked_for_was_passed_on() {
         ("", 416, Some("bytes */5"), "it is about a part"),
         ("Range: bytes=0-9\r\n", 206, None, "it is a part of the blob and does not say which"),
         ("Range: bytes=0-9\r\n", 206, Some("bytes 100-109/999"), "it is another part"),
+        ("Range: bytes=0-9\r\n", 206, Some("bytes 0-4/999"), "it is another part"),
+        ("Range: bytes=0-9\r\n", 416, Some("bytes */999"), "it refuses a part that the blob has"),
     ] {
         let headers: Vec<_> = place.map(|place| ("Content-Range", place)).into_iter().collect();
         azure.inject(Hop::Storage, said(status, &headers));

@@ -66,7 +66,7 @@ impl Others {
 }
 
 /// A server that shakes hands with this certificate, and says nothing.
-async fn serve_tls(Pair { certificate, key }: Pair) -> SocketAddr {
+pub(crate) async fn serve_tls(Pair { certificate, key }: Pair) -> SocketAddr {
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,11 +1,14 @@
 //! A registry that fails or is slow.
 
 use std::io::{Read as _, Write as _};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use acr_emulator::{Fault, Hop, Server};
 
+use crate::admin::admin;
+use crate::check::serve_tls;
 use crate::wire::{self, Answer};
+use testkit::certificates::Authority;
 use testkit::{PATIENCE, Proxy, Setup};
 
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
@@ -150,6 +153,50 @@ async fn an_untrusted_registry_is_502_and_the_message_says_what_to_do() {
     let line = proxy.wait_for_log("entra: client secret: ");
     assert!(line.to_lowercase().contains("certificate"), "{line}");
     assert_eq!(manifest(&proxy).status, 503);
+}
+
+/// "TLS handshake failed" of a request, and of a sign-in the advice to check the network.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_trusted_was_told_without_what_is_wrong_and_what_to_do() {
+    const NAMES: [&str; 2] = ["example.azurecr.io", "127.0.0.1"];
+    let (known, stranger) = (Authority::new("Corp TLS inspection"), Authority::new("Stranger"));
+    for (pair, says) in [
+        (stranger.server(&NAMES), "a private CA goes into ca_file: unknown issuer"),
+        (known.server(&["intranet.corp"]), "check the domain and a private endpoint's DNS: not valid for the name"),
+        (
+            known.server_until(&NAMES, UNIX_EPOCH + Duration::from_secs(1_706_933_106)),
+            "who runs the host has to renew it, or this host's clock is wrong: expired",
+        ),
+    ] {
+        let says = format!("its certificate is not trusted: {says}");
+        let azure = testkit::azure().await;
+        let pushed = azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
+        let server = serve_tls(pair).await;
+        let trust = |setup: Setup| {
+            setup.file("ca.pem", azure.ca_pem().to_owned() + known.pem());
+            setup.flag("--admin-address", ":0")
+        };
+        let proxy = trust(Setup::registry(&azure, server)).start();
+        let line = proxy.wait_for_log("token exchange: ");
+        assert!(line.ends_with(&format!("token exchange: {says}")), "{line}");
+        let told = manifest(&proxy);
+        assert!(told.status == 503 && told.body.contains(&says), "{told:?}");
+        let status = wire::ask(admin(&proxy), "GET /status", "").body;
+        assert!(status.contains(&says), "{status}");
+
+        let hosts = format!("  blobs: proxy\n  blob_hosts: ['{server}']\n");
+        let proxy = trust(Setup::new(&azure)).cache("off").upstream(&hosts).start();
+        let redirect = Fault::StatusWith {
+            status: 307,
+            headers: vec![("Location".to_owned(), format!("https://{server}/a?sig=s"))],
+            body: String::new(),
+        };
+        azure.inject(Hop::Data, redirect.on_path("/blobs/"));
+        let told = wire::ask(proxy.address(), &format!("GET /v2/library/busybox/blobs/{}", pushed.blobs[1]), "");
+        let says = format!("blob storage 127.0.0.1 is not reachable: {says}");
+        assert!(told.status == 502 && told.body.contains(&says), "{told:?}");
+        assert_eq!(proxy.end().matches(&says).count(), 1, "one line");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

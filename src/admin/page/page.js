@@ -63,7 +63,7 @@ function table(columns, rows, none) {
 
 const TOKEN_SOON = 900;
 function registry(told) {
-  const kind = told.serves === 'nothing' ? 'bad' : told.serves === 'kept' || told.message || told.down || told.paused ? 'warn' : 'good';
+  const kind = told.serves === 'nothing' ? 'bad' : told.serves === 'kept' || told.message || told.down || told.paused.length ? 'warn' : 'good';
   const words = told.serves !== 'nothing' && told.down ? 'the registry is down, only what is kept is served' : { all: 'served', kept: 'only what is kept is served', nothing: 'nothing is served' }[told.serves];
   const life = (token) => token === null ? 'none' : token.left_seconds > 0
     ? `valid for ${duration(token.left_seconds)}, ${duration(token.age_seconds)} old` : 'has ended';
@@ -88,7 +88,8 @@ function registry(told) {
     says.push(`${told.message}.${since}${told.hop ? whose : ''}`);
   }
   if (told.down) says.push(`The registry is asked until it is back: ${told.down}. Check the network, DNS, and Azure's status page.`);
-  if (told.paused) says.push(`The registry limits requests and is not asked for ${told.paused.call} for another ${duration(told.paused.left_seconds)}. Set limits.registry_reads_per_minute, or raise the lifetimes of the cache.`);
+  const paused = told.paused.map((one) => `${one.call} for another ${duration(one.left_seconds)}`);
+  if (paused.length) says.push(`The registry limits requests and is not asked for ${paused.join(', and not for ')}. Set limits.registry_reads_per_minute, or raise the lifetimes of the cache.`);
   return card(kind, told.domain, list(rows), ...says.map((text) => make('p', { class: 'says' }, text)));
 }
 
@@ -151,7 +152,7 @@ function cache(told) {
 function render(status) {
   show('build', `version ${status.version} (${status.build}), for ${duration(status.uptime_seconds)}`);
   const nothing = status.registries.some((one) => one.serves === 'nothing') || status.stopping;
-  const trouble = status.registries.some((one) => one.serves !== 'all' || one.message || one.down || one.paused);
+  const trouble = status.registries.some((one) => one.serves !== 'all' || one.message || one.down || one.paused.length);
   const verdict = by('verdict');
   verdict.className = nothing ? 'bad' : trouble ? 'warn' : 'good';
   verdict.textContent = status.summary === 'ready' && trouble ? 'ready, but a registry is in trouble' : status.summary;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Addresses;
 use super::way::Way;
 use crate::answer::with_causes;
+use crate::net::certificate::Wrong;
 use crate::net::tunnel::{NoTunnel, Opened, TUNNEL_LIMIT, Tunnel, Why};
 
 /// From the start of one address to that of the next (RFC 8305 section 5 recommends 250 ms).
@@ -133,7 +134,11 @@ impl Way {
     pub(crate) async fn explain(&self, cause: &reqwest::Error) -> Option<NoTunnel> {
         let (tunnel, first) = (self.tunnel()?, self.addresses().first()?);
         match through(self.addresses(), first, tunnel).await {
-            Ok(_) => Some(tunnel.refused(Why::Behind(format!("{NO_ANSWER}: {}", with_causes(cause))))),
+            Ok(_) => {
+                let of_certificate = Wrong::of_error(cause).map(|wrong| wrong.to_string());
+                let why = of_certificate.unwrap_or_else(|| format!("{NO_ANSWER}: {}", with_causes(cause)));
+                Some(tunnel.refused(Why::Behind(why)))
+            }
             Err(error) => NoTunnel::of(&error).cloned(),
         }
     }

@@ -8,6 +8,7 @@ use crate::answer::begins;
 const NOT_ASKED: &str = "it is about a part of the blob, and the whole was asked for";
 const NO_PLACE: &str = "it is a part of the blob and does not say which";
 const OTHER_PART: &str = "it is another part of the blob than was asked for";
+const HAS_IT: &str = "it refuses a part that the blob has, by its own words";
 
 /// A range of bytes as a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,14 @@ enum Asked {
 /// Why an answer of this status and with these headers is not for a request with those of the client; `None` where it is.
 pub(crate) fn contradicts(status: StatusCode, answer: &HeaderMap, client: &HeaderMap) -> Option<&'static str> {
     match status {
-        StatusCode::RANGE_NOT_SATISFIABLE if !client.contains_key(header::RANGE) => Some(NOT_ASKED),
+        // What makes no sense may be refused so, or taken for no range (section 14.2), and so may several at once (section 15.5.17).
+        StatusCode::RANGE_NOT_SATISFIABLE if ranges(client).next().is_none() => Some(NOT_ASKED),
+        StatusCode::RANGE_NOT_SATISFIABLE if are_several(client) => None,
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            let length = answer.get(header::CONTENT_RANGE).and_then(length)?;
+            let mut asked = ranges(client).filter_map(Asked::read);
+            asked.any(|asked| asked.is_within(length)).then_some(HAS_IT)
+        }
         StatusCode::PARTIAL_CONTENT => {
             let asked: Vec<Asked> = ranges(client).filter_map(Asked::read).collect();
             // The places of several parts are in the body, of which the client reads them.
@@ -30,7 +38,12 @@ pub(crate) fn contradicts(status: StatusCode, answer: &HeaderMap, client: &Heade
                 _ if asked.is_empty() => Some(NOT_ASKED),
                 None if are_several => None,
                 None | Some(None) => Some(NO_PLACE),
-                Some(Some(place)) => asked.iter().all(|asked| !asked.has(&place)).then_some(OTHER_PART),
+                // Of several it may be one, or all as one with what is between.
+                Some(Some(place)) => {
+                    let is_asked =
+                        asked.iter().any(|one| one.begins(&place)) && asked.iter().any(|one| one.ends(&place));
+                    (!is_asked).then_some(OTHER_PART)
+                }
             }
         }
         _ => None,
@@ -68,12 +81,32 @@ impl Asked {
         }
     }
 
-    /// A server may send less than was asked for, from its begin on.
-    fn has(self, place: &Place) -> bool {
+    /// The part begins where this does.
+    fn begins(self, place: &Place) -> bool {
         match (self, place.length) {
-            (Self::From(first, last), _) => place.first == first && last.is_none_or(|last| place.last <= last),
+            (Self::From(first, _), _) => place.first == first,
             (Self::Last(count), Some(length)) => place.first == length.saturating_sub(count),
             (Self::Last(count), None) => place.last - place.first < count,
+        }
+    }
+
+    /// The part ends where this does, or with the blob: not all clients ask for the rest of one that is shorter.
+    fn ends(self, place: &Place) -> bool {
+        let last = match self {
+            Self::From(_, last) => last.unwrap_or(u64::MAX),
+            Self::Last(_) => u64::MAX,
+        };
+        match place.length {
+            Some(length) => place.last == last.min(length.saturating_sub(1)),
+            None => place.last <= last,
+        }
+    }
+
+    /// A blob of this length has some of it.
+    fn is_within(self, length: u64) -> bool {
+        match self {
+            Self::From(first, _) => first < length,
+            Self::Last(count) => count.min(length) > 0,
         }
     }
 }
@@ -94,6 +127,12 @@ fn place(value: &HeaderValue) -> Option<Place> {
     let length = if length == "*" { None } else { Some(number(length)?) };
     let is_whole = unit.eq_ignore_ascii_case("bytes") && first <= last && length.is_none_or(|length| last < length);
     is_whole.then_some(Place { first, last, length })
+}
+
+/// Of `Content-Range: bytes */100`, which comes with a 416: how long the blob is.
+fn length(value: &HeaderValue) -> Option<u64> {
+    let (unit, length) = value.to_str().ok()?.split_once(" */")?;
+    if unit.eq_ignore_ascii_case("bytes") { number(length) } else { None }
 }
 
 /// Digits; more of them than a blob can have are the largest number.
@@ -120,6 +159,14 @@ mod tests {
             ("", 206, "bytes 0-9/10", "", Some(NOT_ASKED)),
             ("", 416, "bytes */5", "", Some(NOT_ASKED)),
             ("bytes=9-", 416, "bytes */5", "", None),
+            ("bytes=9-", 416, "", "", None),
+            ("bytes=5-2", 416, "bytes */9", "", None),
+            ("bytes=-0", 416, "bytes */9", "", None),
+            ("bytes=-5", 416, "bytes */0", "", None),
+            ("items=0-9", 416, "bytes */5", "", Some(NOT_ASKED)),
+            ("bytes=0-9", 416, "bytes */5", "", Some(HAS_IT)),
+            ("bytes=-5", 416, "bytes */9", "", Some(HAS_IT)),
+            ("bytes=0-1,4-5", 416, "bytes */9", "", None),
             ("items=0-9", 206, "bytes 0-9/10", "", Some(NOT_ASKED)),
             ("bytes=5-2", 206, "bytes 2-5/10", "", Some(NOT_ASKED)),
             ("bytes=0-9", 206, "", "", Some(NO_PLACE)),
@@ -131,7 +178,8 @@ mod tests {
             ("bytes=0-9", 206, "bytes 0-10/999", "", Some(OTHER_PART)),
             ("bytes=0-9", 206, "bytes 0-9/999", "", None),
             ("Bytes=0-9", 206, "bytes 0-9/*", "", None),
-            // Less than was asked for: the blob ends there, or the server sends no more at once.
+            // The blob ends there, or nobody says where.
+            ("bytes=0-9", 206, "bytes 0-4/*", "", None),
             ("bytes=0-9", 206, "bytes 0-4/5", "", None),
             ("bytes=7-", 206, "bytes 7-99/100", "", None),
             ("bytes=7-99999999999999999999999", 206, "bytes 7-99/100", "", None),
@@ -143,7 +191,13 @@ mod tests {
             ("bytes=0-1,4-5", 206, "", PARTS, None),
             ("bytes=0-1,4-5", 206, "", "text/html", Some(NO_PLACE)),
             ("bytes=0-1, 4-5", 206, "bytes 4-5/9", "", None),
+            ("bytes=0-1,4-5", 206, "bytes 0-5/9", "", None),
             ("bytes=0-1,4-5", 206, "bytes 2-3/9", "", Some(OTHER_PART)),
+            // Less than was asked for.
+            ("bytes=0-9", 206, "bytes 0-4/100", "", Some(OTHER_PART)),
+            ("bytes=7-", 206, "bytes 7-50/100", "", Some(OTHER_PART)),
+            ("bytes=-5", 206, "bytes 95-96/100", "", Some(OTHER_PART)),
+            ("bytes=0-1,4-5", 206, "bytes 4-4/9", "", Some(OTHER_PART)),
         ] {
             let client = headers([(header::RANGE, asked), (header::USER_AGENT, "")]);
             let answer = headers([(header::CONTENT_RANGE, place), (header::CONTENT_TYPE, kind)]);

@@ -80,7 +80,8 @@ pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, 
         let trouble = Trouble::Storage(format!("blob storage {host}: its answer cannot be used: {why}"));
         return Err(trouble.into_error());
     }
-    if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+    // Another success, such as 204, has no blob.
+    if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) {
         return Ok(());
     }
     if retry::repeat(client, admitted, Some(response)) {

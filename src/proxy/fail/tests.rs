@@ -47,6 +47,7 @@ fn rows(trouble: &Trouble) -> &'static [&'static str] {
         }
         Trouble::Silent => &["Connected, but no answer in time"],
         Trouble::Broken(_) => &["An answer that is not whole"],
+        Trouble::Page(_) => &["A page for people"],
         Trouble::Storage(_) => &[
             "Its name is not resolved",
             "No connection to it",
@@ -105,6 +106,7 @@ fn the_documentation_has_the_table_of_failures() {
         Trouble::Unreachable(String::new()),
         Trouble::Silent,
         Trouble::Broken(""),
+        Trouble::Page(""),
         Trouble::Storage(String::new()),
         says(StatusCode::TOO_MANY_REQUESTS),
         says(StatusCode::SERVICE_UNAVAILABLE),
@@ -165,6 +167,7 @@ fn a_failure_is_told_as_that_of_the_hop_that_failed() {
         (ErrorType::TLSHandshakeTimedout, 502, "no connection in time", "no connection in time"),
         (ErrorType::ConnectRefused, 502, "connection refused", "connection refused"),
         (ErrorType::InvalidCert, 502, "its certificate is not trusted", "its certificate is not trusted"),
+        (ErrorType::TLSHandshakeFailure, 502, "TLS handshake failed", "TLS handshake failed"),
         (ErrorType::InvalidHTTPHeader, 502, "its answer is not valid HTTP", "its answer is not valid HTTP"),
         (ErrorType::ReadTimedout, 504, "the registry does not answer", "does not answer in time"),
         (ErrorType::InternalError, 500, "this proxy failed", "this proxy failed"),
@@ -183,6 +186,12 @@ fn a_failure_is_told_as_that_of_the_hop_that_failed() {
             );
         }
     }
+    let words = "TLS connect() failed: invalid peer certificate: UnknownIssuer, SNI: secret words";
+    let error = Error::explain(ErrorType::TLSHandshakeFailure, words).into_up();
+    let told = Trouble::of(&error, None).map(|trouble| trouble.to_string());
+    let says =
+        "the registry is not reachable: its certificate is not trusted: a private CA goes into ca_file: unknown issuer";
+    assert_eq!(told.as_deref(), Some(says));
     let error = Error::explain(ErrorType::WriteError, "gone").into_down();
     assert!(Trouble::of(&error, None).is_none());
 }

@@ -15,7 +15,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Whether requests are held back.
 #[derive(Default)]
 pub(super) struct HeldBack {
-    /// Requests that go at once, which are most, look at nothing else while none waits.
+    /// While none waits, nothing else is looked at.
     is_active: AtomicBool,
     times: Mutex<Option<Times>>,
 }
@@ -47,15 +47,20 @@ impl HeldBack {
         is_first
     }
 
-    /// A request goes at once. Returns what is over, if it is over with this.
-    pub(super) fn none(&self) -> Option<Over> {
-        if !self.is_active.load(Ordering::Acquire) {
+    /// What is over by now, once. Whether anybody asks makes no difference.
+    pub(super) fn over(&self) -> Option<Over> {
+        if !self.is_active() {
             return None;
         }
         let mut times = self.times();
         let over = times.take_if(|times| times.last.elapsed() >= QUIET)?;
         self.is_active.store(false, Ordering::Release);
         Some(Over { requests: over.requests, lasted: over.last - over.since })
+    }
+
+    /// Some time of waits is not over, as far as anybody has looked.
+    pub(super) fn is_active(&self) -> bool {
+        self.is_active.load(Ordering::Acquire)
     }
 
     /// A time cannot be half changed.
@@ -66,7 +71,10 @@ impl HeldBack {
 
 impl Display for Over {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} requests waited or were refused, over {}", self.requests, Lasted(self.lasted))
+        match self.requests {
+            1 => f.write_str("1 request waited or was refused"),
+            requests => write!(f, "{requests} requests waited or were refused, over {}", Lasted(self.lasted)),
+        }
     }
 }
 
@@ -79,18 +87,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_waits_are_one_time_that_ends_when_none_has_waited_for_a_minute() {
         let held = HeldBack::default();
-        assert_eq!(held.none(), None);
+        assert_eq!(held.over(), None);
         assert!(held.one());
         for _ in 0..3 {
             advance(QUIET - Duration::from_secs(1)).await;
-            assert_eq!(held.none(), None);
+            assert_eq!(held.over(), None);
             assert!(!held.one());
         }
         advance(QUIET).await;
-        let over = held.none().expect("over");
+        let over = held.over().expect("over");
         assert_eq!(over, Over { requests: 4, lasted: 3 * (QUIET - Duration::from_secs(1)) });
         assert_eq!(over.to_string(), "4 requests waited or were refused, over 2 min 57 s");
-        assert_eq!(held.none(), None);
+        assert_eq!(held.over(), None);
         assert!(held.one());
+        advance(QUIET).await;
+        assert_eq!(held.over().expect("over").to_string(), "1 request waited or was refused");
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use acr_emulator::{Fault, Hop, Image, Options, RateLimits};
+use serde_json::{Value, json};
 
 use super::cached::{ACCEPT, Cached, REPOSITORY, path, until};
 use crate::admin::admin;
@@ -120,6 +121,23 @@ async fn a_limit_of_referrers_is_none_of_manifests_and_the_other_way_round() {
         }
         assert_eq!(cached.reads_of(&of(throttled, 0)["/v2/library/busybox".len()..]), 1, "{throttled}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_told_of_one_pause_where_several_lasted() {
+    let cached = Cached::start("{tags: 0s, missing: 0s}").await;
+    let status = || wire::ask(admin(&cached.proxy), "GET /status", "").body;
+    let paused = || serde_json::from_str::<Value>(&status()).expect("JSON")["registries"][0]["paused"].clone();
+    assert_eq!(paused(), json!([]));
+    cached.azure.inject(Hop::Data, Fault::Throttled(LONG));
+    for rest in ["manifests/other".to_owned(), format!("blobs/{}", cached.pushed.blobs[2])] {
+        assert!([429, 503].contains(&cached.get(&path(&rest)).status()), "{rest}");
+    }
+    let told = paused();
+    let calls: Vec<_> = told.as_array().expect("pauses").iter().map(|one| one["call"].as_str()).collect();
+    assert_eq!(calls, [Some("manifests"), Some("blobs")], "{told}");
+    let left = |one: &Value| one["left_seconds"].as_u64().is_some_and(|left| (1..=60).contains(&left));
+    assert!(told.as_array().expect("pauses").iter().all(left), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
