@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub meters: Arc<Meters>,
     /// When the process began.
     pub started: Instant,
+    /// A sentence for each listening socket that no client finds any more.
+    pub lost: Box<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 /// An answer.

@@ -78,6 +78,7 @@ pub(crate) use destination::{CacheOfProcess, Destination, Kept, Table, Upstream,
 pub(crate) use fail::Trouble;
 pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;
+pub(crate) use probe::unreached;
 pub(crate) use refused::Refused;
 pub(crate) use served::served;
 #[cfg(feature = "hot-path")]

@@ -143,6 +143,10 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         load: Arc::clone(&load),
         meters: Arc::clone(&meters),
         started: began,
+        lost: Box::new({
+            let listeners = Arc::clone(&listeners);
+            move || listeners.lost()
+        }),
     };
     let chronicler = Chronicler::new(Arc::clone(&meters));
     let http = Http::new(listen::Kind::Admin, Admin::new(state), &keepalive, &load);

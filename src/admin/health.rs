@@ -22,7 +22,9 @@ pub(super) fn readiness(state: &State) -> (bool, Value) {
     let is_stopping = state.load.is_stopping();
     let ready = !is_stopping && states.iter().all(Readiness::is_ready);
     let upstreams: Vec<_> = upstreams.iter().zip(&states).map(|(upstream, state)| state.told(upstream)).collect();
-    let summary = summary(is_stopping, &upstreams);
+    // After the end of the listeners it means nothing.
+    let lost = if is_stopping { Vec::new() } else { (state.lost)() };
+    let summary = [vec![summary(is_stopping, &upstreams)], lost].concat().join("; ");
     let body = json!({
         "ready": ready,
         "stopping": is_stopping,

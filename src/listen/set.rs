@@ -23,6 +23,11 @@ use crate::load::{Guard, Load};
 /// A listener that was removed is closed within this: what accepts its connections only has to be told.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
+/// What is wrong with a Unix socket whose file is gone.
+const GONE: &str = "its file was removed, or another has its place, and no client finds the socket";
+/// systemd starts no socket unit alone while its service runs.
+const RESTART: &str = "systemctl restart acr-cache-proxy.socket acr-cache-proxy";
+
 /// A listener as the settings have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -204,7 +209,8 @@ impl ListenerSet {
             open.extend(match place {
                 Place::Open(position) => before.get_mut(position).and_then(Option::take).map(|mut open| {
                     let keeps_mode = open.change_mode(&wanted, inherited).err();
-                    changes.extend(keeps_mode.into_iter().map(Change::Unchanged));
+                    let unchanged = keeps_mode.into_iter().chain(open.lost_by_manager(inherited));
+                    changes.extend(unchanged.map(Change::Unchanged));
                     changes.extend(open.change(wanted, opening));
                     open
                 }),
@@ -247,9 +253,21 @@ impl ListenerSet {
         (clients().filter_map(|open| open.endpoint.address()).collect(), clients().map(Open::url).collect())
     }
 
+    /// A sentence for each Unix socket that no client finds any more.
+    pub(crate) fn lost(&self) -> Vec<String> {
+        let State { inherited, open, .. } = &*self.state();
+        let own = open
+            .iter()
+            .filter(|open| open.is_lost(inherited))
+            .map(|open| format!("{}: {GONE}: reload, and it is made again (acr-cache-proxy reload)", open.url()));
+        own.chain(open.iter().filter_map(|open| open.lost_by_manager(inherited))).collect()
+    }
+
     /// All sockets once more, for a process that takes this one's place. It makes those anew that no client finds any more.
     pub(crate) fn sockets(&self) -> io::Result<Vec<Handed>> {
         let State { inherited, open, .. } = &*self.state();
+        // The new process cannot tell: it has never seen the file.
+        open.iter().filter_map(|open| open.lost_by_manager(inherited)).for_each(|sentence| warn!("{sentence}"));
         let handed = open.iter().filter(|open| !open.is_lost(inherited)).map(|open| {
             let socket = open.held.duplicate()?.into();
             Ok(Handed { socket, is_kept: inherited.keeps(open.wanted.endpoint()) })
@@ -336,6 +354,13 @@ impl Open {
     fn is_lost(&self, inherited: &Inherited) -> bool {
         let is_own = matches!(self.endpoint, Endpoint::Unix { .. }) && !inherited.keeps(&self.endpoint);
         is_own && self.file.as_ref().is_none_or(bind::SocketFile::is_lost)
+    }
+
+    /// The same of one that the service manager keeps, a sentence: only that can make it again. One whose file was never seen may be
+    /// where this process cannot look.
+    fn lost_by_manager(&self, inherited: &Inherited) -> Option<String> {
+        let is_lost = inherited.keeps(&self.endpoint) && self.file.as_ref().is_some_and(bind::SocketFile::is_lost);
+        is_lost.then(|| format!("{}: {GONE}: systemd keeps the socket, so restart both units ({RESTART})", self.url()))
     }
 
     /// Its file has the permissions of these settings from now on. The error is a sentence.

@@ -305,17 +305,17 @@ impl Health {
         self.breaker.is_suspected()
     }
 
-    /// Why clients may get what is kept, and nothing of the registry's; a clause about it.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        if let Some(cause) = self.breaker.down() {
-            return Some(format!("it is down: {cause}"));
-        }
+    /// What it is not asked for during a pause, if there is one; a clause about it.
+    pub(crate) fn paused(&self) -> Option<String> {
         let (left, call) =
             Call::ALL.into_iter().map(|call| (self.pause_left(call), call)).max_by_key(|(left, _)| *left)?;
-        if !left.is_zero() {
-            let (calls, seconds) = (call.plural(), left.as_secs() + 1);
-            return Some(format!("it limits requests, and is asked for no {calls} for another {seconds} s"));
-        }
+        let (calls, seconds) = (call.plural(), left.as_secs() + 1);
+        (!left.is_zero()).then(|| format!("it limits requests, and is asked for no {calls} for another {seconds} s"))
+    }
+
+    /// Why clients may get what is kept, and nothing of the registry's, with no pause and without its being known to be down; a clause
+    /// about it.
+    pub(crate) fn trouble(&self) -> Option<String> {
         if self.limited.is_open() {
             return Some("it has limited requests, and has given no good answer since".to_owned());
         }

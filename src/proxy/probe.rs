@@ -12,13 +12,14 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::attempts::Attempts;
 use super::connections::Connections;
 use super::context::Admitted;
 use super::deadline::SLOW;
-use super::destination::{Destination, Upstream};
+use super::destination::{Destination, Table, Upstream, upstreams};
 use super::fail::Trouble;
 use super::health::Call;
 use super::{behind, forward};
@@ -152,6 +153,23 @@ async fn ask(upstream: &Upstream, calls: &Connections, connect: &Arc<Attempt>) -
         Some(status) if status.is_server_error() => Err(Trouble::Failing(status)),
         _ => Ok(()),
     }
+}
+
+/// The registries of this table that this process does not reach now. Each is asked once, all at the same time.
+pub(crate) async fn unreached(table: &Table) -> Vec<String> {
+    let mut asked = JoinSet::new();
+    // All routes have the same connections.
+    let Some(calls) = table.load().iter().next().map(|route| Arc::clone(&route.destination.calls)) else {
+        return Vec::new();
+    };
+    for upstream in upstreams(table) {
+        let calls = Arc::clone(&calls);
+        asked.spawn(async move {
+            let found = ask_in_time(&upstream, &calls).await;
+            found.is_err().then(|| upstream.domain.authority().to_owned())
+        });
+    }
+    asked.join_all().await.into_iter().flatten().collect()
 }
 
 /// The request of a probe, and the connection that has brought the header of its answer.

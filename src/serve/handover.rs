@@ -20,12 +20,14 @@ const END: &str = "\n";
 pub(super) enum Request {
     /// Which registries have no token; a line for each.
     Unready,
+    /// Which registries do not answer it now; a line for each.
+    Unreached,
     /// Serve clients from now on.
     Serve,
 }
 
 impl Request {
-    const ALL: [(Self, &str); 2] = [(Self::Unready, "unready"), (Self::Serve, "serve")];
+    const ALL: [(Self, &str); 3] = [(Self::Unready, "unready"), (Self::Unreached, "unreached"), (Self::Serve, "serve")];
     /// One that is longer is none of them.
     const MAX: usize = 16;
 
@@ -96,12 +98,15 @@ mod tests {
         let answering = std::thread::spawn(move || {
             answer(other.into(), |request| match request {
                 Request::Unready => "a:443\nb:443".to_owned(),
+                Request::Unreached => "b:443".to_owned(),
                 Request::Serve => String::new(),
             });
         });
         for _ in 0..2 {
             asking.send(Request::Unready).expect("sent");
             assert_eq!(asking.answer().expect("an answer").as_deref(), Some("a:443\nb:443"));
+            asking.send(Request::Unreached).expect("sent");
+            assert_eq!(asking.answer().expect("an answer").as_deref(), Some("b:443"));
             asking.send(Request::Serve).expect("sent");
             assert_eq!(asking.answer().expect("an answer").as_deref(), Some(""));
         }

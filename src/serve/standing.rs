@@ -2,6 +2,9 @@
 
 use crate::proxy::{Table, has_kept, upstreams};
 
+/// What else there is to do than to wait until there is nothing to lose.
+const OR_RESTART: &str = "or restart, which applies a change at once and loses what is kept";
+
 /// The registries that do not answer clients by themselves now. Those without a token are named as [`Standing::without_token`] has
 /// them.
 #[derive(Default)]
@@ -10,8 +13,12 @@ pub(super) struct Standing {
     kept: Vec<String>,
     /// There is no token, and clients get nothing: a new process without a token is no worse.
     nothing: Vec<String>,
+    /// They do not answer this process at all, and clients get what is kept; each with the reason. A new process may go another way.
+    down: Vec<(String, String)>,
     /// What is kept stands in for what they do not answer, or will when it is asked for; each with the reason.
     stood_in: Vec<(String, String)>,
+    /// Nothing is kept, and they are not asked during a pause, of which a new process would not know; each with the reason.
+    paused: Vec<(String, String)>,
 }
 
 impl Standing {
@@ -20,8 +27,13 @@ impl Standing {
         let mut standing = Self::default();
         for upstream in upstreams(table) {
             let (name, has_kept) = (upstream.domain.authority().to_owned(), has_kept(table, &upstream));
-            if let Some(why) = upstream.health.trouble().filter(|_| has_kept) {
-                standing.stood_in.push((name.clone(), why));
+            let health = &upstream.health;
+            match (health.paused(), health.why_down(), has_kept) {
+                (Some(why), _, true) => standing.stood_in.push((name.clone(), why)),
+                (Some(why), _, false) => standing.paused.push((name.clone(), why)),
+                (None, Some(cause), true) => standing.down.push((name.clone(), format!("it is down: {cause}"))),
+                (None, None, true) => standing.stood_in.extend(health.trouble().map(|why| (name.clone(), why))),
+                (None, _, false) => {}
             }
             match (upstream.tokens.readiness().ready, has_kept) {
                 (true, _) => {}
@@ -37,7 +49,8 @@ impl Standing {
         [self.kept.as_slice(), self.nothing.as_slice()].concat().join("\n")
     }
 
-    /// Why a process that has nothing kept, and no token for these registries, must not take this one's place; a clause about it.
+    /// Why a process that has nothing kept, and no token for these registries, must not take this one's place; a clause about it. Whether
+    /// it may still depends on [`Self::is_down_for`], if [`Self::is_down`].
     pub(super) fn holds_back(&self, without_token: &str) -> Option<String> {
         let is_kept = |line: &str| self.kept.iter().any(|its| its == line);
         // Two identities may sign in to one registry.
@@ -48,20 +61,48 @@ impl Standing {
             let kept = match lacks_kept.as_slice() {
                 [] => String::new(),
                 some => format!(
-                    ", and clients still get what this process keeps of {}, which a new one does not have: upgrade when the sign-in works again",
+                    ", and clients still get what this process keeps of {}, which a new one does not have: upgrade when the sign-in works again, {OR_RESTART}",
                     some.join(", ")
                 ),
             };
             return Some(format!("it has no token for {}{kept}", lacks.join(", ")));
         }
-        let stood_in: Vec<_> = self.stood_in.iter().map(|(name, why)| format!("{name} ({why})")).collect();
-        (!stood_in.is_empty()).then(|| {
+        if !self.stood_in.is_empty() {
+            return Some(format!(
+                "{}: upgrade when the registry answers again, {OR_RESTART}",
+                keeps_nothing(self.stood_in.iter())
+            ));
+        }
+        (!self.paused.is_empty()).then(|| {
             format!(
-                "it keeps nothing yet, while clients live on what this process keeps of {}: upgrade when the registry answers again",
-                stood_in.join(", ")
+                "it would ask in a pause that it does not know of, of {}: upgrade when that is over",
+                with_reasons(self.paused.iter())
             )
         })
     }
+
+    /// Whether it matters which registries the new process reaches.
+    pub(super) fn is_down(&self) -> bool {
+        !self.down.is_empty()
+    }
+
+    /// Why a process that has nothing kept, and does not reach these registries, must not take this one's place; a clause about it.
+    pub(super) fn is_down_for(&self, unreached: &str) -> Option<String> {
+        let mut down = self.down.iter().filter(|(name, _)| unreached.lines().any(|line| line == name)).peekable();
+        down.peek()?;
+        Some(format!(
+            "{}, which it does not reach either: upgrade when the registry answers again, {OR_RESTART}",
+            keeps_nothing(down)
+        ))
+    }
+}
+
+fn keeps_nothing<'a>(of: impl Iterator<Item = &'a (String, String)>) -> String {
+    format!("it keeps nothing yet, while clients live on what this process keeps of {}", with_reasons(of))
+}
+
+fn with_reasons<'a>(registries: impl Iterator<Item = &'a (String, String)>) -> String {
+    registries.map(|(name, why)| format!("{name} ({why})")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -100,13 +141,34 @@ mod tests {
             (&[], &[], &["a:443"], "b:443", Some("it has no token for b:443")),
         ] {
             let stood_in = names(stood_in).into_iter().map(|name| (name, "it is down".to_owned())).collect();
-            let standing = Standing { kept: names(kept), nothing: names(nothing), stood_in };
+            let standing = Standing { kept: names(kept), nothing: names(nothing), stood_in, ..Standing::default() };
             let why = standing.holds_back(without_token);
             let is_expected = match (&why, expected) {
                 (Some(why), Some(expected)) => why.starts_with(expected),
                 (why, expected) => why.is_none() && expected.is_none(),
             };
             assert!(is_expected, "{kept:?} {nothing:?} {without_token:?}: {why:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_process_that_reached_what_the_old_one_did_not_was_ended() {
+        let down = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), "it is down".to_owned())).collect();
+        for (down, unreached, expected) in [
+            (down(&["a:443"]), "", None),
+            (down(&["a:443"]), "b:443", None),
+            (
+                down(&["a:443", "b:443"]),
+                "b:443\nc:443",
+                Some("keeps of b:443 (it is down), which it does not reach either:"),
+            ),
+            (Vec::new(), "a:443", None),
+        ] {
+            let standing = Standing { down, ..Standing::default() };
+            assert_eq!(standing.holds_back(""), None);
+            let why = standing.is_down_for(unreached);
+            assert_eq!(why.is_some(), expected.is_some(), "{unreached:?}: {why:?}");
+            assert!(why.unwrap_or_default().contains(expected.unwrap_or_default()), "{unreached:?}");
         }
     }
 }

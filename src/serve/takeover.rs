@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::handover::{self, Request};
 use super::standing::Standing;
 use crate::listen::set::{ListenerSet, Prepared};
 use crate::load::Load;
-use crate::proxy::Table;
+use crate::proxy::{self, Table, upstreams};
 
 /// The listeners that are bound and not served yet.
 pub(super) struct Takeover {
@@ -67,6 +68,7 @@ impl Takeover {
         std::thread::spawn(move || {
             handover::answer(predecessor, |request| match request {
                 Request::Unready => Standing::of(&live).without_token(),
+                Request::Unreached => unreached(&live),
                 Request::Serve => {
                     this.begin();
                     String::new()
@@ -78,4 +80,17 @@ impl Takeover {
             }
         });
     }
+}
+
+/// A line for each registry that this process does not reach now. Without a thread's runtime it reaches none.
+fn unreached(table: &Table) -> String {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let names = match runtime {
+        Ok(runtime) => runtime.block_on(proxy::unreached(table)),
+        Err(cause) => {
+            warn!("upgrade: the registries are not asked, because there is no runtime for it: {cause}");
+            upstreams(table).iter().map(|upstream| upstream.domain.authority().to_owned()).collect()
+        }
+    };
+    names.join("\n")
 }

@@ -5,10 +5,13 @@
 //! serves on. Then it serves, and this one drains. The sockets stay open all the time, so no client is refused. If the new process
 //! does not become ready, or clients would lose what only this one keeps, it is ended, and this one goes on.
 
-use std::ffi::OsString;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -19,7 +22,7 @@ use log::info;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 
 use super::handover::{self, Asking, Request};
 use super::standing::Standing;
@@ -30,6 +33,10 @@ use crate::notify;
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is asked.
 const STEP: Duration = Duration::from_millis(50);
+/// From one time that it has tried to reach the registries to the next.
+const REACH_STEP: Duration = Duration::from_secs(1);
+/// Up to the machine that an ELF file is for.
+const ELF_BEGIN: u64 = 20;
 /// It begins to serve within milliseconds. One that hangs then is ended.
 const SERVE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,6 +51,7 @@ pub(super) fn replace(
     // Not /proc/self/exe: after an installation that is the old program, which has no name any more.
     let program = arguments.next().ok_or("this process was started without its name")?;
     let (asking, asked) = handover::pair(STEP).map_err(|cause| format!("pair of sockets: {cause}"))?;
+    check_program(&program)?;
     let started = start(&program, arguments, sockets, asked).map_err(|cause| format!("{}: {cause}", program.display()));
     let mut process = NewProcess { child: Some(started?), asking };
     let pid = process.wait_until_ready(standing, cancelled)?;
@@ -51,6 +59,42 @@ pub(super) fn replace(
     notify::replaced_by(pid);
     info!("upgrade: process {pid} serves from now on");
     Ok(())
+}
+
+/// An error if the system does not run this file itself. execvp(3) would hand it to a shell then, line by line.
+fn check_program(program: &OsStr) -> Result<(), String> {
+    let path = Path::new(program);
+    let is_there = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    let path = match program.as_bytes().contains(&b'/') {
+        false => {
+            let folders = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&folders).map(|folder| folder.join(path)).find(is_there)
+        }
+        true => Some(path.to_owned()).filter(is_there),
+    };
+    // Of one that is not there, or cannot be read, its start tells.
+    let (Some(Ok(new)), Ok(own)) = (path.as_deref().map(begin), begin(Path::new("/proc/self/exe"))) else {
+        return Ok(());
+    };
+    if new.starts_with(b"#!") || kind(&new).is_some_and(|new| Some(new) == kind(&own)) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: it is no program for this machine, neither as this one (ELF) nor a script (#!): install it again",
+        program.display()
+    ))
+}
+
+/// The begin of a file, in which ELF says what it is for.
+fn begin(path: &Path) -> io::Result<Vec<u8>> {
+    let mut begin = Vec::new();
+    File::open(path)?.take(ELF_BEGIN).read_to_end(&mut begin)?;
+    Ok(begin)
+}
+
+/// What an ELF file is for: class and order of bytes, and the machine (elf(5)).
+fn kind(begin: &[u8]) -> Option<(&[u8], &[u8])> {
+    Some((begin.get(4..6)?, begin.get(18..20)?)).filter(|_| begin.starts_with(b"\x7fELF"))
 }
 
 fn start(
@@ -86,22 +130,23 @@ impl NewProcess {
         let deadline = Instant::now() + READY_LIMIT;
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
         let (mut is_asked, mut missing) = (false, "it has not answered yet, so it may hang".to_owned());
+        let mut request = Request::Unready;
         loop {
             if has_ended(pid).map_err(|cause| format!("process {pid}: {cause}"))? {
                 let status = self.end().map_err(|cause| format!("process {pid}: {cause}"))?;
-                return Err(format!("process {pid} has ended by itself, {status}: its own lines here say why"));
+                return Err(format!("process {pid} {}", how_it_ended(status)));
             }
-            let answer = if is_asked { Ok(()) } else { self.asking.send(Request::Unready) };
+            let answer = if is_asked { Ok(()) } else { self.asking.send(request) };
             is_asked = true;
             match answer.and_then(|()| self.asking.answer()) {
                 Ok(None) => {}
                 Ok(Some(lines)) => {
-                    match standing().holds_back(&lines) {
-                        None => return Ok(pid),
-                        Some(why) => missing = why,
-                    }
+                    let next = judge(&standing(), request, &lines, &mut missing);
+                    let Some(next) = next else { return Ok(pid) };
                     is_asked = false;
-                    sleep(STEP);
+                    // Each time it connects to every registry.
+                    sleep(if request == Request::Unreached { REACH_STEP } else { STEP });
+                    request = next;
                 }
                 // It is ending, which takes a moment.
                 Err(cause) => {
@@ -144,6 +189,35 @@ impl Drop for NewProcess {
     fn drop(&mut self) {
         // It serves nobody yet. An error means that it is gone, or that it serves.
         let _ = self.end();
+    }
+}
+
+/// What the new process is asked next, after this answer; `None` if it may take this one's place. `missing` says why not.
+fn judge(standing: &Standing, request: Request, lines: &str, missing: &mut String) -> Option<Request> {
+    let why = match request {
+        // It had its tokens when it was asked for them.
+        Request::Unreached => standing.holds_back("").or_else(|| standing.is_down_for(lines)),
+        _ => standing.holds_back(lines),
+    };
+    match why {
+        Some(why) => {
+            *missing = why;
+            Some(Request::Unready)
+        }
+        None if request == Request::Unready && standing.is_down() => {
+            "it has not said whether it reaches the registries".clone_into(missing);
+            Some(Request::Unreached)
+        }
+        None => None,
+    }
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    match status.signal() {
+        None => format!("has ended by itself, {status}: its own lines here say why"),
+        Some(_) => format!(
+            "was ended by a signal, {status}: who sent it knows why, or the kernel (journalctl -k), as for want of memory"
+        ),
     }
 }
 

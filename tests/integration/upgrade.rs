@@ -20,6 +20,8 @@ use testkit::certificates::Authority;
 use testkit::{PATIENCE, Proxy, Setup};
 
 mod outage;
+mod program;
+mod sockets;
 
 /// A process that no test has started itself, ended with the test.
 struct Successor(String);

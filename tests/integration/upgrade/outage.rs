@@ -9,6 +9,7 @@ use super::Successor;
 use crate::admin::admin;
 use crate::under_load::{ACCEPT, PULL};
 use crate::wire;
+use testkit::forward::ForwardProxy;
 use testkit::{PATIENCE, Proxy, Setup};
 
 /// It took over with no token and an empty cache, because the old one had no token either, and clients got nothing any more.
@@ -85,7 +86,9 @@ async fn an_upgrade_while_the_registry_is_down_or_wants_a_pause_threw_away_what_
             "{line}"
         );
         assert!(line.contains("example.azurecr.io:") && line.contains(says), "{what}: {line}");
-        assert!(line.contains("upgrade when the registry answers again"), "{line}");
+        let remedy = "upgrade when the registry answers again, or restart, which applies a change at once and loses what is kept";
+        assert!(line.contains(remedy), "{line}");
+        assert_eq!(line.contains("which it does not reach either"), says.starts_with("it is down"), "{line}");
         azure.clear_faults();
         // With the registry back, it is an upgrade like any other.
         let deadline = Instant::now() + PATIENCE;
@@ -112,4 +115,57 @@ async fn an_upgrade_while_the_registry_is_down_or_wants_a_pause_threw_away_what_
         upgrade("a pause", pause, "it limits requests, and is asked for no manifests for another "),
         upgrade("the source of a cache rule", Fault::CacheRule(424), "it has failed to answer within the last minute"),
     );
+}
+
+/// The one that went another way was ended, because the old one lived on what it kept: there was no end to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_would_have_ended_an_outage_was_refused() {
+    let azure = testkit::azure().await;
+    let forward = ForwardProxy::start().await;
+    let egress = format!("egress: {{proxy: 'http://{}'}}", forward.address());
+    let setup = Setup::new(&azure).cache("{tags: 1s}").settings("admin: 127.0.0.1:0").settings(&egress).by_name();
+    let mut proxy = setup.start();
+    let admin = admin(&proxy);
+    let pull = || wire::ask(proxy.address(), &format!("GET {PULL}"), ACCEPT).status;
+    assert_eq!(pull(), 200, "{}", proxy.log());
+    forward.stop();
+    let is_down = || wire::ask(admin, "GET /cache", "").body.contains("\"down\": true");
+    let deadline = Instant::now() + PATIENCE;
+    while !is_down() {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        assert_eq!(pull(), 200);
+        wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let direct = config.replace(&egress, "").replace("  prefix: hub\n", "  prefix: hub\n  addresses: [127.0.0.1]\n");
+    std::fs::write(proxy.config(), direct).expect("written");
+    proxy.signal("USR2");
+    let successor = Successor::of(&proxy, 0);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200, "{}", proxy.log());
+    drop(successor);
+}
+
+/// It asked at once, and was refused once more, which counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_forgot_the_pause_of_a_registry_of_which_nothing_was_kept() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).start();
+    let headers = vec![("Retry-After".to_owned(), "60".to_owned())];
+    azure.inject(Hop::Data, Fault::StatusWith { status: 429, headers, body: String::new() });
+    assert_ne!(wire::ask(proxy.address(), &format!("GET {PULL}"), ACCEPT).status, 200);
+    proxy.signal("USR2");
+    let says = "this process goes on: process";
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while !proxy.log().contains(says) {
+        assert!(Instant::now() < deadline && proxy.is_running(), "{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let line = proxy.wait_for_log(says);
+    assert!(
+        line.contains("could not take over within 30 s: it would ask in a pause that it does not know of, of "),
+        "{line}"
+    );
+    assert!(line.contains(" (it limits requests, and is asked for no manifests for another "), "{line}");
 }

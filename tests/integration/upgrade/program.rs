@@ -1,0 +1,75 @@
+//! The program that is started to take a proxy's place: of which nobody knows whether it is one.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::Successor;
+use crate::process;
+use crate::wire;
+use testkit::Setup;
+
+fn install(program: &Path, content: &str) {
+    let new = program.with_extension("new");
+    std::fs::write(&new, content).expect("written");
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("set");
+    std::fs::rename(&new, program).expect("renamed");
+}
+
+/// A shell ran it, line by line, as the user of the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_program_of_this_machine_was_run_by_a_shell() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let (program, trace) = (setup.path("acr-cache-proxy"), setup.path("trace"));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
+    let mut proxy = setup.program(&program).start();
+    let text = format!("echo > '{}'\n", trace.display());
+    // The second one is of s390.
+    let machine = format!("\x7fELF\x02\x02\x01{}\x02\0\x16\n{text}", "\0".repeat(10));
+    for (number, content) in [text.as_str(), &machine, ""].into_iter().enumerate() {
+        install(&program, content);
+        proxy.signal("USR2");
+        let says = "acr-cache-proxy: it is no program for this machine, neither as this one (ELF) nor a script (#!)";
+        let told = |log: &str| (log.matches(says).count() > number).then_some(());
+        proxy.wait_until("the error", told);
+    }
+    assert!(!proxy.log().contains("is started, and gets 30 s"), "{}", proxy.log());
+    assert!(!trace.exists());
+    assert!(proxy.is_running());
+}
+
+/// It had no lines of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_that_a_signal_had_ended_was_said_to_have_ended_by_itself() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let program = setup.path("acr-cache-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
+    let proxy = setup.program(&program).start();
+    install(&program, "#!/bin/sh\nkill -KILL $$\n");
+    proxy.signal("USR2");
+    let line = proxy.wait_for_log("upgrade: this process goes on: process");
+    assert!(line.contains(" was ended by a signal, signal: 9 (SIGKILL): "), "{line}");
+    assert!(!line.contains("by itself") && !line.contains("its own lines"), "{line}");
+}
+
+/// It has never been asked, and nobody is there who will.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_serves_when_the_old_one_is_killed_before_it_is_the_proxy() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let (program, go) = process::waiting(&setup);
+    std::fs::write(&go, "").expect("written");
+    let mut proxy = setup.program(&program).start();
+    std::fs::remove_file(&go).expect("removed");
+    proxy.signal("USR2");
+    let line = proxy.wait_for_log("and gets 30 s to become ready");
+    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
+    let successor = Successor(pid.to_owned());
+    proxy.signal("KILL");
+    proxy.wait();
+    std::fs::write(&go, "").expect("written");
+    proxy.wait_for_log("upgrade: the process that this one was to replace has ended");
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    drop(successor);
+}
