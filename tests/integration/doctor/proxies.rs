@@ -261,23 +261,3 @@ async fn a_route_whose_requests_were_refused_in_the_last_hour_is_told() {
         assert_eq!(!shell.stdout.is_empty(), is_shown, "{line}: {shell:?}");
     }
 }
-
-/// The one that runs goes on with the key that it has read, and the next start fails.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listener_whose_key_is_not_its_certificates_is_told() {
-    let azure = testkit::azure().await;
-    let ca = Authority::new("mirror CA");
-    let (pair, other) = (ca.server(&["localhost"]), ca.server(&["localhost"]));
-    let mut secret = Secret::new(&pair, &[]);
-    let setup = Setup::new(&azure)
-        .listen(&format!("[{{address: '127.0.0.1:0'}}, {{address: '127.0.0.1:0', tls: {}}}]", secret.tls("")));
-    let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
-    let proxy = setup.start();
-    let settings = settings.replacen("127.0.0.1:0", &proxy.address().to_string(), 1);
-    let host = Site { proxy, settings }.host(&[]);
-    assert_eq!(found(&host.doctor(&["--json"])), []);
-    secret.put(&pair.certificate, &other.key, &[]);
-    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())]);
-    let report = host.report();
-    assert!(report.contains(": the key does not belong to the first certificate of "), "{report}");
-}
