@@ -1,4 +1,5 @@
-//! What `--version` says besides the number: the commit and its date, and the features that are built in.
+//! What `--version` says besides the number: the commit and its date, and the features that are built in. And the modules, which a
+//! log filter can name.
 //!
 //! The commit is that of the checkout, or what `ACR_CACHE_PROXY_COMMIT` says, for a build from an archive without `.git`.
 //! The date is the commit's and not the build's, so two builds of one commit are the same.
@@ -21,6 +22,27 @@ fn main() {
         None => checkout().unwrap_or_else(|| "commit unknown".to_owned()),
     };
     println!("cargo::rustc-env=ACR_CACHE_PROXY_BUILD={commit}; features: {}", features());
+    println!("cargo::rerun-if-changed=src");
+    let mut modules = modules(Path::new("src"), "");
+    modules.sort_unstable();
+    println!("cargo::rustc-env=ACR_CACHE_PROXY_MODULES={}", modules.join(" "));
+}
+
+/// The modules of the crate, such as `listen::bind`: each is a file, and nothing is logged by those of tests.
+fn modules(directory: &Path, above: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+        if above.is_empty() && matches!(name, "lib" | "main") || name == "tests" {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(modules(&path, &format!("{above}{name}::")));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(format!("{above}{name}"));
+        }
+    }
+    found
 }
 
 /// The commit that is checked out here, and its date. None without git, or without a repository of this project: an

@@ -111,7 +111,7 @@ pub(crate) struct Config {
 }
 
 /// What settings need on the host that serves.
-pub(crate) struct Host {
+pub(crate) struct ServingHost {
     /// Says why the CA certificates of a file cannot be used.
     pub check_ca_file: fn(&Path) -> Result<(), Box<dyn Error>>,
     /// Says which file of a listener's TLS cannot be used, and why.
@@ -122,7 +122,7 @@ pub(crate) struct Host {
     pub serves: bool,
 }
 
-impl Host {
+impl ServingHost {
     /// Why a file is not here although it has to be: a sentence that names it.
     fn lack(&self, path: &Path) -> Option<String> {
         credential::lack(path).filter(|_| self.serves).map(|lack| format!("{path:?}: {lack}"))
@@ -253,11 +253,11 @@ impl Config {
     }
 
     /// The same on the host that is to serve by these settings: what is missing there is a mistake, too.
-    pub(crate) fn load_on(host: &Host, flags: &Flags) -> Result<Self, Mistakes> {
+    pub(crate) fn load_on(host: &ServingHost, flags: &Flags) -> Result<Self, Mistakes> {
         Self::load_for(flags, Some(host))
     }
 
-    fn load_for(flags: &Flags, host: Option<&Host>) -> Result<Self, Mistakes> {
+    fn load_for(flags: &Flags, host: Option<&ServingHost>) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
         let FileTable {
             place: _,

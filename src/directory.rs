@@ -13,7 +13,8 @@ use std::rc::Rc;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, linkat, unlinkat};
 
 use crate::chroot::{MOST_LINKS, steps};
 
@@ -93,6 +94,18 @@ impl Directory {
         let top = Self { itself: Rc::new(top), path: "/".into() };
         let absolute = std::path::absolute(path).map_err(failed)?;
         top.walk(&absolute, End::Directory, Missing::Tell).map(|(directory, ..)| directory)
+    }
+
+    /// Whether the kernel shows something of its own in it and takes no files, as in /proc and /sys.
+    pub(crate) fn is_kernels(&self) -> io::Result<bool> {
+        let system = fstatfs(&self.itself)?.filesystem_type();
+        Ok([PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&system))
+    }
+
+    /// Whether whoever runs this may make files in it; the error is why not.
+    pub(crate) fn may_make(&self) -> io::Result<()> {
+        let how = AccessFlags::W_OK | AccessFlags::X_OK;
+        Ok(faccessat(&*self.itself, ".", how, AtFlags::AT_EACCESS)?)
     }
 
     /// Without a link, if it was walked to.

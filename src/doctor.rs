@@ -41,7 +41,7 @@ mod trust;
 
 use crate::host::Host;
 use expected::Expected;
-use finding::{Code, Examined, Part};
+use finding::{Code, Examined, Finding, Part};
 use report::Report;
 use sockets::Sockets;
 
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             has_looked: false,
         },
         (Ok(_), _) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
-            not_set_up(settings::with_sample(options.file.as_deref()))
+            not_set_up(settings::with_sample(options.file.as_deref(), &options.root))
         }
         (Ok(config), _) => {
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
@@ -109,6 +109,9 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
                 if let Some(image) = &options.pull {
                     let settings = expected(options, &config, &mirror, &host).settings;
                     pull::pull(&host, &config, image, &settings, &mut report).await;
+                    if !host.is_this() {
+                        do_on_its_host(&mut report.parts, &options.root, |_, finding| finding.code == Code::Pull);
+                    }
                 }
                 for finding in report.parts.iter_mut().flat_map(|part| &mut part.findings) {
                     finding.fix = finding.fix.clone().on(&host);
@@ -118,7 +121,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
         }
         (Err(mistakes), None) => {
             let state = runtime.block_on(proxy::unit_state(&Host::new(options.root.clone())));
-            not_set_up(settings::with_mistakes(&mistakes, options.file.as_deref(), state.as_deref()))
+            not_set_up(settings::with_mistakes(&mistakes, options.file.as_deref(), &options.root, state.as_deref()))
         }
     };
     let text = if options.json { printable::json(&format!("{:#}\n", report.to_json())) } else { report.to_string() };
@@ -176,6 +179,15 @@ fn edit_what_is_refused(parts: &mut [Examined], config: &Config, mirror: &Mirror
     }
 }
 
+/// Says of the commands of these findings that they are for the host that the tree is of, as far as they do not write in the tree.
+fn do_on_its_host(parts: &mut [Examined], root: &Path, is_meant: fn(Part, &Finding) -> bool) {
+    for part in parts {
+        for finding in part.findings.iter_mut().filter(|finding| is_meant(part.part, finding)) {
+            finding.fix = finding.fix.clone().on_its_host(root);
+        }
+    }
+}
+
 async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
     let host = Host::new(options.root.clone());
     let expected = expected(options, config, mirror, &host);
@@ -196,6 +208,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     if proxy.cannot_start() {
         return not_set_up(proxy::judge(&proxy, &expected));
     }
+    let certs_d = containerd.as_ref().map(containerd::Facts::certs_directories).unwrap_or_default();
     let mut parts = vec![proxy::judge(&proxy, &expected)];
     parts.extend(dockerd.map(|facts| dockerd::judge(&facts, &expected)));
     parts.extend(containerd.map(|facts| containerd::judge(&facts, &expected)));
@@ -211,14 +224,15 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         );
         parts.push(kubelet);
     }
-    trust::judge(&host, &expected, &mut parts).await;
+    trust::judge(&host, &expected, &certs_d, &mut parts).await;
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
     proxy::first(&proxy, &mut parts);
     if !host.is_this() {
-        // The proxy is asked at its address, from here.
-        for finding in parts.iter_mut().skip(1).flat_map(|part| &mut part.findings) {
-            finding.fix = finding.fix.clone().on_its_host(&options.root);
-        }
+        do_on_its_host(&mut parts, &options.root, |part, finding| {
+            // The proxy was asked from here, and from here one sees who answers at its address.
+            let is_look = ["ss ", "curl "].iter().any(|program| finding.fix.command.starts_with(program));
+            part != Part::Proxy || !is_look
+        });
     }
     let mut report = Report { parts, notes: dockerd::rootless(&host), has_looked: true };
     if host.is_this() && !nix::unistd::geteuid().is_root() {

@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Options) -> u8 {
     };
     let is_root = nix::unistd::geteuid().is_root() || options.root != Path::new("/");
     let talk = Conversation::new(io::stdin().lock(), io::stdout(), manner);
-    let host = Host::look(options, is_root);
+    let host = Found::look(options, is_root);
     match (Init::new(options, talk, host)).go() {
         Ok(left) if left.is_empty() => 0,
         Ok(left) => {
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> u8 {
 }
 
 /// What is there before the first step.
-struct Host {
+struct Found {
     config: PathBuf,
     environment: PathBuf,
     standing: Before,
@@ -110,7 +110,7 @@ struct Host {
     is_this: bool,
 }
 
-impl Host {
+impl Found {
     fn look(options: &Options, is_root: bool) -> Self {
         let Options { root, .. } = options;
         let (config, environment) = (root.join(CONFIG), root.join(ENVIRONMENT));
@@ -132,7 +132,7 @@ struct Chosen {
 struct Init<'a, R, W> {
     options: &'a Options,
     talk: Conversation<R, W>,
-    host: Host,
+    host: Found,
     /// What was chosen: by its flags the same can be done without these questions.
     settings: Option<Settings>,
     /// What is left to do, a sentence each.
@@ -146,7 +146,7 @@ struct Init<'a, R, W> {
 }
 
 impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
-    fn new(options: &'a Options, talk: Conversation<R, W>, host: Host) -> Self {
+    fn new(options: &'a Options, talk: Conversation<R, W>, host: Found) -> Self {
         let (left, running) = (Vec::new(), Running::Nothing);
         Self { options, talk, host, settings: None, left, is_doubtful: false, is_open: true, running }
     }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::warnings;
 use crate::config::credential::is_elsewhere;
 use crate::config::identity::Kind as IdentityKind;
 use crate::config::{self, Config, Endpoint};
-use crate::listen::bind::BindError;
+use crate::listen::bind::{self, BindError};
 use crate::listen::certificate;
 use crate::metrics::Meters;
 use crate::net::egress::Egress;
@@ -130,11 +129,7 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
 /// Why there cannot be a Unix socket. Whether an address is free is not tried: a proxy that runs already has it.
 fn no_socket(endpoint: &Endpoint) -> Option<BindError> {
     let Endpoint::Unix { path, .. } = endpoint else { return None };
-    if path.parent().is_some_and(|folder| !folder.is_dir()) {
-        return Some(io::Error::from(io::ErrorKind::NotFound).into());
-    }
-    let is_other = path.symlink_metadata().is_ok_and(|file| !file.file_type().is_socket());
-    is_other.then_some(BindError::NoSocket)
+    bind::unix_fault(path)
 }
 
 /// Addresses that this host does not have now, a sentence each. The unit of a socket may listen on one that comes later.

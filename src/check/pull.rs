@@ -10,7 +10,7 @@ use oci::route::{Blobs, DOCKER_HUB, Source};
 use tokio::time::Instant;
 
 use super::images::Wanted;
-use super::reach::Host;
+use super::reach::Server;
 use super::registry::{Ready, minutes};
 use super::report::{Group, Hop, Kind, Status};
 use super::steps::{Finding, Steps, Works};
@@ -103,7 +103,7 @@ impl Pull<'_> {
         let (host, port) = (storage.host().to_owned(), storage.port());
         let way = upstream.egress.way((&host, port), || upstream.storage_names.get(&host, port));
         let name = oci::authority::without_brackets(&host);
-        let there = Host { way: &way, name, is_storage: true, only_warns: self.is_clients_matter() };
+        let there = Server { way: &way, name, is_storage: true, only_warns: self.is_clients_matter() };
         if !reached.contains(&(host.clone(), port)) {
             if !there.reach(steps, &self.ready.roots).await {
                 steps.skip([Hop::Storage]);

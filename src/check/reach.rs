@@ -21,7 +21,7 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(6);
 const ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A host on the way.
-pub(super) struct Host<'a> {
+pub(super) struct Server<'a> {
     pub way: &'a Way,
     /// What its certificate has to be for.
     pub name: &'a str,
@@ -31,7 +31,7 @@ pub(super) struct Host<'a> {
     pub only_warns: bool,
 }
 
-impl Host<'_> {
+impl Server<'_> {
     /// The hops to it.
     pub(super) fn hops(&self) -> Vec<Hop> {
         match (self.way.tunnel().is_some(), self.is_storage) {

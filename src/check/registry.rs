@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::timeout;
 
-use super::reach::Host;
+use super::reach::Server;
 use super::report::{Hop, Status, Value};
 use super::steps::{Finding, Steps, Works};
 use crate::answer::{FIREWALL, is_about_firewall, server_time};
@@ -43,7 +43,7 @@ pub(super) async fn reach(
 ) -> Option<Ready> {
     let Built { upstream, issuer, .. } = built;
     let name = upstream.domain.server_name();
-    let host = Host { way: &upstream.way, name, is_storage: false, only_warns: false };
+    let host = Server { way: &upstream.way, name, is_storage: false, only_warns: false };
     if host.reach(steps, &roots).await {
         if let Some(answer) = steps.step(Hop::Registry, ping(destination)).await {
             clock(&answer, steps);

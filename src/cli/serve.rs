@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::exit::{Exit, mistake};
-use crate::config::{self, Config, DefaultValue, Flags, Host, Row};
+use crate::config::{self, Config, DefaultValue, Flags, Row, ServingHost};
 use crate::directory::{Astray, Directory, Missing};
 use crate::identity;
 use crate::init::CONFIG;
@@ -45,7 +45,7 @@ AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is 
 }
 
 /// This host.
-const HOST: Host = Host {
+const HOST: ServingHost = ServingHost {
     check_ca_file: |path| Ok(trust::check_ca_file(path)?),
     check_tls: |files| {
         let wrong = certificate::check(files).err().unwrap_or_default();
@@ -56,10 +56,10 @@ const HOST: Host = Host {
 };
 
 /// This host for a process that does not serve, which need not have the credentials of a unit.
-const CHECKED: Host = Host { serves: false, ..HOST };
+const CHECKED: ServingHost = ServingHost { serves: false, ..HOST };
 
 /// This host as far as a service on it is concerned, whose variables a unit gives it: those of this process say nothing of them.
-const SERVICE: Host = Host { has_variable: |_| true, ..CHECKED };
+const SERVICE: ServingHost = ServingHost { has_variable: |_| true, ..CHECKED };
 
 /// The flags of `serve`.
 #[derive(Args)]

@@ -34,6 +34,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     notes.push(format!(
         "dockerd reads {CERTS_D}/*/hosts.toml at each pull, since release 28: for pulls if docker info says \"driver-type: io.containerd.snapshotter.v1\", and for builds; before 28, and for pulls into its own image store, it mirrors nothing but docker.io, and that by {DAEMON_JSON}"
     ));
+    notes.extend(about_authority(routes, mirror));
     for (name, registry) in &registries {
         // The name as it is: so dockerd's own directory is called, with a CA of the registry's perhaps.
         files.push(File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror)));
@@ -46,6 +47,24 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         }
     }
     Setup::new(Client::Docker, files, notes)
+}
+
+/// Where dockerd looks for the CA of a mirror that speaks TLS, by each address under which it comes to it.
+fn about_authority(routes: &Routes, mirror: &Mirror) -> Option<String> {
+    if !mirror.tls {
+        return None;
+    }
+    let hub = hub_mirror(routes, mirror).ok().filter(|hub| hub.authority() != mirror.authority());
+    let files: Vec<_> = [Some(mirror), hub.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|one| format!("{CERTS_D}/{}/ca.crt", one.authority()))
+        .collect();
+    Some(format!(
+        "dockerd trusts the CA certificates of the host; if the CA of {} is not among them, its certificate goes into {}, which dockerd reads at each pull",
+        mirror.url(),
+        files.join(" and ")
+    ))
 }
 
 /// A `daemon.json` that says nothing else.

@@ -286,6 +286,26 @@ server = \"http://127.0.0.1:8080\"
 }
 
 /// dockerd 28 and every containerd before 2.2 ignore a file with a capability that they do not know, and ask the source.
+/// Nothing was said of it, and every pull went past a proxy with a certificate of a company's own CA.
+#[test]
+fn dockerd_is_told_where_the_ca_of_a_mirror_with_tls_goes() {
+    let routes = config(Some("ghcr.io"), &[("docker.io", false, &["hub.internal"]), ("ghcr.io", false, &[])]);
+    for (url, files) in [
+        ("http://mirror.internal:8443", None),
+        (
+            "https://mirror.internal:8443",
+            Some("mirror.internal:8443/ca.crt and /etc/docker/certs.d/hub.internal:8443/ca.crt"),
+        ),
+        ("https://hub.internal", Some("hub.internal/ca.crt")),
+    ] {
+        let setup = made(Client::Docker, &routes, &mirror(url));
+        let told =
+            files.map(|files| format!("its certificate goes into /etc/docker/certs.d/{files}, which dockerd reads"));
+        assert!(told.as_deref().is_none_or(|told| says(&setup, told)), "{url}: {setup:?}");
+        assert_eq!(says(&setup, "/ca.crt"), files.is_some(), "{url}");
+    }
+}
+
 #[test]
 fn no_hosts_toml_names_a_capability_that_older_releases_do_not_know() {
     let routes = config(None, &[("docker.io", false, &[]), ("ghcr.io", true, &[])]);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::ServingHost;
 use super::kind::{Audience, Cloud, KindName};
 use super::mistake::{Mistakes, Place, Text};
 use super::setting::{IDENTITY, IdentityTable};
@@ -136,7 +136,7 @@ impl Default for Identity {
 impl Identity {
     /// From the table; what is wrong goes to `mistakes`. Without a valid kind the other keys are not checked. With a host,
     /// what its kind needs has to be set there: by a key, or by a variable.
-    pub(super) fn parse(table: IdentityTable, host: Option<&Host>, mistakes: &mut Mistakes) -> Self {
+    pub(super) fn parse(table: IdentityTable, host: Option<&ServingHost>, mistakes: &mut Mistakes) -> Self {
         if table.is_flawed && table.kind.is_none() {
             return Self::default();
         }
@@ -247,7 +247,13 @@ impl Identity {
 }
 
 /// What the kind needs has to be in the file or in a variable of the host.
-fn find_missing(kind: KindName, place: &Place, given: &[(&'static str, Place)], host: &Host, mistakes: &mut Mistakes) {
+fn find_missing(
+    kind: KindName,
+    place: &Place,
+    given: &[(&'static str, Place)],
+    host: &ServingHost,
+    mistakes: &mut Mistakes,
+) {
     let is_given = |key: &str| given.iter().any(|(known, _)| *known == key);
     for (key, variable) in kind.needs().iter().filter(|(key, name)| !is_given(key) && !(host.has_variable)(name)) {
         let kind = kind.name();

@@ -10,7 +10,7 @@ use super::mistake::{Mistakes, Place, Text};
 use super::setting::{FILE, LISTEN, ListenTable};
 use super::table::OneOrMany;
 use super::tls::TlsFiles;
-use super::{Flags, Host};
+use super::{Flags, ServingHost};
 use crate::access::Networks;
 
 /// The most listeners: each is a socket and a task, and no host has more networks for clients.
@@ -89,7 +89,7 @@ pub(super) fn parse(
     flags: &Flags,
     listen: Option<OneOrMany<ListenTable>>,
     admin: Option<Text>,
-    host: Option<&Host>,
+    host: Option<&ServingHost>,
     mistakes: &mut Mistakes,
 ) -> (Vec<Listener>, Option<SocketAddr>) {
     let flag = flags.get(&FILE.listen.row);
@@ -138,7 +138,7 @@ fn one(text: Text, mistakes: &mut Mistakes) -> Vec<(Place, Listener)> {
     address.map(|address| (place, listener(address))).into_iter().collect()
 }
 
-fn of_table(table: ListenTable, host: Option<&Host>, mistakes: &mut Mistakes) -> Option<(Place, Listener)> {
+fn of_table(table: ListenTable, host: Option<&ServingHost>, mistakes: &mut Mistakes) -> Option<(Place, Listener)> {
     let ListenTable { place: at, is_flawed, address, unix, mode, tls, proxy_protocol } = table;
     let at = at.unwrap_or_else(|| Place::new("listen"));
     let place = address.as_ref().or(unix.as_ref()).map_or_else(|| at.clone(), |(place, _)| place.clone());

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Host;
+use super::ServingHost;
 use super::cache::{FileCache, Given, Lifetimes};
 use super::domain::Domain;
 use super::identity::Identity;
@@ -94,7 +94,7 @@ impl Table {
         flags: Option<[Option<Text>; 2]>,
         identity: &Identity,
         cache: &FileCache,
-        host: Option<&Host>,
+        host: Option<&ServingHost>,
     ) {
         let RouteTable {
             place: at,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Host;
+use super::ServingHost;
 use super::credential::is_elsewhere;
 use super::file::{Document, Node};
 use super::mistake::{Mistakes, Place};
@@ -79,7 +79,7 @@ pub(crate) enum TlsKey {
 }
 
 /// What the table says. The files are checked on the host that serves.
-pub(super) fn parse(table: TlsTable, host: Option<&Host>, mistakes: &mut Mistakes) -> Option<TlsFiles> {
+pub(super) fn parse(table: TlsTable, host: Option<&ServingHost>, mistakes: &mut Mistakes) -> Option<TlsFiles> {
     let TlsTable { place: at, is_flawed, certificate, key, client_ca, client_auth } = table;
     let at = at.unwrap_or_else(|| Place::new("listen"));
     let before = mistakes.count();

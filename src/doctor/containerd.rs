@@ -69,6 +69,14 @@ fn address(config: &Text) -> Option<String> {
     address.starts_with('/').then(|| address.to_owned())
 }
 
+impl Facts {
+    /// The directories in which it looks for `hosts.toml`, as its settings say.
+    pub(super) fn certs_directories(&self) -> Vec<String> {
+        let set = Settings::of(self).ok().and_then(|settings| settings.path);
+        set.as_deref().unwrap_or(CERTS_D).split(':').map(|path| path.trim_end_matches('/').to_owned()).collect()
+    }
+}
+
 /// `None` where there is no containerd.
 pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> Option<Facts> {
     let socket = socket(host);

@@ -1,7 +1,7 @@
 //! What the proxy's settings ask of engines, and the findings that several engines share.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci::authority;
 use oci::printable::is_harmless;
@@ -25,6 +25,8 @@ pub(super) struct Expected<'a> {
     pub flags: String,
     /// The flag by which `client-config` writes below the same root.
     root: String,
+    /// The tree of another host, whose files these are.
+    tree: Option<PathBuf>,
     /// What to do before podman can be given the proxy's address, if that is one of IPv6, which podman takes none of.
     before_podman: Option<String>,
 }
@@ -38,7 +40,7 @@ impl<'a> Expected<'a> {
             flags += &format!(" --mirror {}", shell_word(mirror));
         }
         let before_podman = before_podman(&Address::parse(mirror), file.filter(|_| !is_given));
-        let (here, root) = (Here::new(config, mirror, own), String::new());
+        let (here, root, tree) = (Here::new(config, mirror, own), String::new(), None);
         Self {
             here,
             routes: config.routes(),
@@ -47,6 +49,7 @@ impl<'a> Expected<'a> {
             settings,
             flags,
             root,
+            tree,
             before_podman,
         }
     }
@@ -63,6 +66,15 @@ impl<'a> Expected<'a> {
     /// Has commands that write files write them below this root.
     pub(super) fn below(&mut self, root: &Path) {
         self.root = format!(" --root {}", shell_word(&root.display().to_string()));
+        self.tree = Some(root.to_owned());
+    }
+
+    /// A command for a sentence, which is to be given on the host whose files these are.
+    pub(super) fn on_its_host(&self, command: String) -> String {
+        match &self.tree {
+            Some(tree) => by_hand(command).on_its_host(tree).command.trim_start_matches("# ").to_owned(),
+            None => command,
+        }
     }
 
     /// The names of all routed registries.

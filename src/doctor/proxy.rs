@@ -25,6 +25,9 @@ pub(super) use down::unit_state;
 /// A sentence of the proxy's is quoted up to here.
 const MAX_SENTENCE: usize = 500;
 
+/// The lines of requests that were answered by an error, in both formats of the log. The registry's own answers are no warnings.
+const FAILED_REQUESTS: &str = r#"grep -E 'access\] \S+ \S+ [45]|"status":[45]'"#;
+
 /// What it says.
 pub(super) struct Facts {
     /// Where it was asked.
@@ -254,14 +257,14 @@ fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
         (Some(Ok(answer)), _) if answer.status == 200 => {
             let text = serves_only_what_is_kept(answer).or_else(|| facts.status.as_ref().and_then(down));
             if let Some(text) = text {
- found.find(Finding {
-                registries: Vec::new(),
-                code: Code::NotReady,
-                file: None,
-                text,
-                why: "what is not kept is answered by 503, and clients go to the source or fail".to_owned(),
-                fix: by_hand(format!("acr-cache-proxy check --online{}", expected.settings)),
-            });
+                found.find(Finding {
+                    registries: Vec::new(),
+                    code: Code::NotReady,
+                    file: None,
+                    text,
+                    why: "what is not kept is answered by 503, and clients go to the source or fail".to_owned(),
+                    fix: by_hand(format!("acr-cache-proxy check --online{}", expected.settings)),
+                });
             }
         }
         (Some(Ok(answer)), _) => {
@@ -286,8 +289,8 @@ fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             "it is asked at {at}, since none listens on this host: whether it has its tokens is known where it runs"
         )),
         _ => found.notes.push(format!(
-            "without the setting admin nobody can say whether the proxy has its tokens: acr-cache-proxy check --online{}",
-            expected.settings
+            "without the setting admin nobody can say whether the proxy has its tokens: {}",
+            expected.on_its_host(format!("acr-cache-proxy check --online{}", expected.settings))
         )),
     }
 }
@@ -410,7 +413,7 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             why: "after such an answer an engine goes to the source, or the pull fails where the route is closed"
                 .to_owned(),
             fix: by_hand(format!(
-                "acr-cache-proxy check --online{}; journalctl --unit {UNIT} --priority warning --since -1h",
+                "acr-cache-proxy check --online{}; journalctl --unit {UNIT} --since -1h | {FAILED_REQUESTS}",
                 expected.settings
             )),
         });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci::route::{DOCKER_HUB, Route};
 use toml::{Table, Value};
 
-use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced, unreadable};
+use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
 use super::text;
 use crate::client_config::address::{Address, Verdict, order};
@@ -190,6 +190,22 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
     }
 }
 
+/// The one file that a variable has podman read lacks an entry. `client-config` writes a drop-in, which would not be read.
+fn of_alone(registry: &str, files: &Files) -> Finding {
+    let (variable, file) = (files.alone.unwrap_or_default(), files.system.iter().map(|text| text.path.clone()).next());
+    let shown = shell_word(file.as_deref().unwrap_or_default());
+    Finding {
+        registries: vec![registry.to_owned()],
+        code: Code::Hidden,
+        file,
+        text: format!(
+            "{variable} names it, so podman 6 reads it alone and no drop-in, and it has no entry for {REGISTRIES}"
+        ),
+        why: PAST.to_owned(),
+        fix: by_hand(format!("unset {variable}  # where it is set; or put the entries of {OURS} into {shown}")),
+    }
+}
+
 /// Where pulls of a route go, and what is wrong with the entry for them.
 fn of_route(
     route: &Route<Destination>,
@@ -209,6 +225,7 @@ fn of_route(
             }
             (judged, _) => judged,
         },
+        None if files.alone.is_some() => (Way::Source, vec![of_alone(registry, files)]),
         None => {
             let absent =
                 if files.ours.is_some() { "it has no entry for" } else { "it is not there, so there is no entry for" };

@@ -198,6 +198,8 @@ fn state(part: &Examined, unserved: impl Fn(&str) -> Option<&'static str>) -> St
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::expected::by_hand;
     use super::super::finding::{Code, Examined, Finding, Part, Way};
     use super::super::settings::with_mistakes;
@@ -275,8 +277,11 @@ mod tests {
             (Some("a.yaml"), "--config a.yaml: No such file", "--config a.yaml: No such file", "vi} a.yaml && "),
             (None, "the registry is not named", "the registry is not named", "acr-cache-proxy init"),
         ] {
-            let report =
-                Report { parts: vec![with_mistakes(mistake, file, None)], notes: Vec::new(), has_looked: false };
+            let report = Report {
+                parts: vec![with_mistakes(mistake, file, Path::new("/"), None)],
+                notes: Vec::new(),
+                has_looked: false,
+            };
             let (_, finding) = report.findings().next().expect("a finding");
             assert_eq!(finding.text(), text);
             assert!(finding.fix.command.contains(fix), "{}", finding.fix.command);

@@ -1,16 +1,18 @@
 //! Settings that nothing can be judged by: they have mistakes, cannot be read, or are the package's example.
 
+use std::path::Path;
+
 use super::expected::{by_hand, edit, shell_word};
-use super::finding::{Code, Examined, Finding, Part};
+use super::finding::{Code, Examined, Finding, Fix, Part};
 use crate::host::DENIED;
 
 /// Mistakes in the settings, a line each. Nothing else can be judged then but whether the service is in this state of systemd's.
-pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>, state: Option<&str>) -> Examined {
+pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>, root: &Path, state: Option<&str>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
     let fix = match file {
         Some(file) => edit(file, &format!(" && acr-cache-proxy check --config {}", shell_word(file))),
         // Nobody has written one yet.
-        None => by_hand("acr-cache-proxy init"),
+        None => init(root),
     };
     found.runs = state.map(|state| matches!(state, "active" | "reloading" | "refreshing"));
     let why = match (found.runs, state) {
@@ -53,7 +55,7 @@ pub(super) fn unread(file: &str) -> Examined {
 }
 
 /// The settings are those that the package came with.
-pub(super) fn with_sample(file: Option<&str>) -> Examined {
+pub(super) fn with_sample(file: Option<&str>, root: &Path) -> Examined {
     let mut found = Examined::new(Part::Proxy);
     found.find(Finding {
         registries: Vec::new(),
@@ -61,14 +63,32 @@ pub(super) fn with_sample(file: Option<&str>) -> Examined {
         file: file.map(str::to_owned),
         text: "it is the package's example: nobody has named a registry".to_owned(),
         why: "the proxy would ask a registry that is not yours, and get no token".to_owned(),
-        fix: by_hand("acr-cache-proxy init"),
+        fix: init(root),
     });
     found
+}
+
+/// Has settings written for the host, or in the tree of another one.
+fn init(root: &Path) -> Fix {
+    let tree = Some(root).filter(|root| *root != Path::new("/"));
+    let tree = tree.map(|root| format!(" --root {}", shell_word(&root.display().to_string()))).unwrap_or_default();
+    by_hand(format!("acr-cache-proxy init{tree}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was `init` alone, which writes below / and starts the service of this machine.
+    #[test]
+    fn settings_of_a_tree_are_written_in_the_tree() {
+        for (root, command) in [("/", "acr-cache-proxy init"), ("/a tree", "acr-cache-proxy init --root '/a tree'")] {
+            let root = Path::new(root);
+            let found = [with_sample(None, root), with_mistakes("the registry is not named", None, root, None)];
+            let fixes: Vec<_> = found.iter().flat_map(|found| &found.findings).map(|one| &one.fix.command).collect();
+            assert_eq!(fixes, [command; 2]);
+        }
+    }
 
     /// It was said of a service that had failed that it goes on.
     #[test]
@@ -80,7 +100,7 @@ mod tests {
             (Some("activating"), Some(false), "its service is activating"),
             (None, None, "one that runs goes on"),
         ] {
-            let found = with_mistakes("a.yaml:4: prefx: unknown", Some("a.yaml"), state);
+            let found = with_mistakes("a.yaml:4: prefx: unknown", Some("a.yaml"), Path::new("/"), state);
             assert_eq!(found.runs, runs, "{state:?}");
             assert!(found.findings.iter().all(|finding| finding.why.contains(says)), "{state:?}: {found:?}");
         }

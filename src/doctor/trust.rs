@@ -14,7 +14,6 @@ use super::ask;
 use super::expected::{Expected, by_hand, shell_word};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml;
-use crate::client_config::CONTAINERD_CERTS_D;
 use crate::client_config::address::Address;
 use crate::host::Host;
 use crate::net::trust::{SYSTEM_BUNDLES, TrustRoots};
@@ -33,7 +32,8 @@ const CERTS_D: [&str; 6] = [
 const DOCKER_CERTS_D: &str = "/etc/docker/certs.d";
 
 /// Adds what is wrong to the engines that pull through the proxy. Where nobody answers at its address, that is told of the proxy.
-pub(super) async fn judge(host: &Host, expected: &Expected<'_>, parts: &mut [Examined]) {
+/// `certs_d` are the directories in which containerd looks for files that name some.
+pub(super) async fn judge(host: &Host, expected: &Expected<'_>, certs_d: &[String], parts: &mut [Examined]) {
     let url = Address::parse(&expected.here.url);
     if !url.has_tls() {
         return;
@@ -46,7 +46,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, parts: &mut [Exa
         if through.is_empty() {
             continue;
         }
-        let Some((own, fix)) = authorities(part.part, host, expected) else {
+        let Some((own, fix)) = authorities(part.part, host, expected, certs_d) else {
             part.notes.push(format!(
                 "the certificate of {url} is not accepted with the CA certificates of this host: {wrong}: what its own settings trust is not judged"
             ));
@@ -70,7 +70,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, parts: &mut [Exa
 }
 
 /// Files of authorities that an engine trusts besides those of the host, and how it gets one more; `None` where that is not known.
-fn authorities(part: Part, host: &Host, expected: &Expected<'_>) -> Option<(Vec<String>, Fix)> {
+fn authorities(part: Part, host: &Host, expected: &Expected<'_>, certs_d: &[String]) -> Option<(Vec<String>, Fix)> {
     const FILE: &str = "  # CA.pem: the certificate of the authority that has signed the proxy's";
     let url = &expected.here.url;
     let authority = url.split_once("://").map_or(url.as_str(), |(_, authority)| authority);
@@ -91,7 +91,7 @@ fn authorities(part: Part, host: &Host, expected: &Expected<'_>) -> Option<(Vec<
         Part::Crio => Some((below(&CERTS_D), into("/etc/containers/certs.d", " && systemctl restart crio"))),
         Part::Dockerd => Some((below(&[DOCKER_CERTS_D]), into(DOCKER_CERTS_D, ""))),
         Part::Containerd => {
-            let own = hosts_toml::authorities(host, CONTAINERD_CERTS_D);
+            let own = certs_d.iter().flat_map(|directory| hosts_toml::authorities(host, directory)).collect();
             let update =
                 "install -m 0644 CA.pem /usr/local/share/ca-certificates/acr-cache-proxy.crt && update-ca-certificates";
             Some((own, by_hand(format!("{update} && systemctl restart containerd{FILE}"))))

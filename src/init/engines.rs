@@ -66,8 +66,9 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             let setup = match client_config::setup(client, config, &mirror, &self.options.root) {
                 Ok(setup) => setup,
                 Err(why) => {
-                    let then = format!("after a change of {}", self.host.config.display());
-                    let then = format!("{then}: acr-cache-proxy reload, and run init again");
+                    // Of a tree no proxy runs here.
+                    let reload = if self.host.is_this { "acr-cache-proxy reload, and " } else { "" };
+                    let then = format!("after a change of {}: {reload}run init again", self.host.config.display());
                     self.left.push(format!("the files of {} are not written: {why}; {then}", client.name()));
                     continue;
                 }

@@ -5,15 +5,15 @@ use std::io::{BufRead, Write};
 use super::ask::{Manner, Stop};
 use super::place::Before;
 use super::service::Manager;
-use super::{Init, Settings, Step};
+use super::{CONFIG, Init, Settings, Step};
 
 impl<R: BufRead, W: Write> Init<'_, R, W> {
     /// That a hop of the way has failed, and what to do; without the configuration there is nothing to check by.
     pub(super) fn not_open(&self, is_written: bool) -> String {
         if is_written {
             format!(
-                "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then: acr-cache-proxy check --online --config {}",
-                self.host.config.display()
+                "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then{}",
+                self.check_online()
             )
         } else {
             let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
@@ -42,18 +42,29 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
     pub(super) fn end(&mut self) -> Result<(), Stop> {
         if !self.host.is_root {
             let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
-            self.left.push(format!("nothing was done, because you are not root: sudo acr-cache-proxy init{flags}"));
+            self.left.push(format!(
+                "nothing was done, because you are not root: sudo acr-cache-proxy init{flags}{}",
+                self.root()
+            ));
         } else if self.talk.manner() == Manner::Show {
             let why = "nothing was done, because standard input is no terminal and nobody agrees";
             self.left.push(format!("{why}: {}", self.by_yes()));
         }
         if self.left.is_empty() {
-            self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
-            self.talk.say(&format!("{}\n", self.host.config.display()))?;
+            self.talk.say(&format!("\nWhether pulls get through, hop by hop{}\n", self.check_online()))?;
             let doctor = format!("acr-cache-proxy doctor{}", self.root());
             self.talk.say(&format!("Whether each engine comes here, and what is left to do for it: {doctor}\n"))?;
         }
         Ok(())
+    }
+
+    /// The end of a sentence. From another host the way may be open or not, and somebody else signs in.
+    fn check_online(&self) -> String {
+        let (on_its_host, config) = match self.host.is_this {
+            true => ("", self.host.config.display().to_string()),
+            false => (", on that host", format!("/{CONFIG}")),
+        };
+        format!("{on_its_host}: acr-cache-proxy check --online --config {config}")
     }
 
     /// The flag by which another command looks at the same tree; empty for this machine.

@@ -28,18 +28,16 @@ fn who_is_not_root_is_told_what_needs_it_sees_all_of_it_and_gets_the_command() {
     let mut output = Vec::new();
     let input = &b"example.azurecr.io\n\nhub\nghcr.io\n\n\n"[..];
     let talk = Conversation::new(input, &mut output, Manner::Ask);
-    let host = Host::look(&options, false);
+    let host = Found::look(&options, false);
     let left = Init::new(&options, talk, host).go().expect("no end");
     let said = String::from_utf8(output).expect("text");
     let (before, after) = said.split_once("You are not root").expect(&said);
     assert_eq!(before.matches(" (needs root)\n").count(), 3, "{said}");
     assert!(after.contains("  - source: ghcr.io\n") && after.contains("registries.conf.d"), "{said}");
-    assert_eq!(
-        left,
-        [
-            "nothing was done, because you are not root: sudo acr-cache-proxy init --registry example.azurecr.io --source docker.io --prefix hub --source ghcr.io --prefix ''"
-        ]
-    );
+    // Typed without the root, it would have prepared the live host.
+    let command = "sudo acr-cache-proxy init --registry example.azurecr.io --source docker.io --prefix hub --source ghcr.io --prefix ''";
+    let root_flag = root.path().display();
+    assert_eq!(left, [format!("nothing was done, because you are not root: {command} --root {root_flag}")]);
     assert!(!root.path().join("etc").exists());
 }
 
@@ -57,7 +55,7 @@ fn what_listens_where_the_proxy_is_to_is_told_before_anything_is_written() {
         let registry = Some("example.azurecr.io".to_owned());
         let options = Options { registry, rules: vec![rule], listen, admin, ..options(root.path()) };
         let talk = Conversation::new(&b""[..], Vec::new(), Manner::Yes);
-        let host = Host { is_this: true, ..Host::look(&options, true) };
+        let host = Found { is_this: true, ..Found::look(&options, true) };
         let left = Init::new(&options, talk, host).go().expect("no end");
         let port = taken_at.port();
         let says = format!(
@@ -114,7 +112,7 @@ fn without_systemd(root: &Path, running: Option<&str>, manner: Manner, skip: Vec
     let registry = Some(if running == Some(UNREADY) { UNREADY } else { WANTED }.to_owned());
     let options = Options { registry, rules, listen: Some(listen), admin: Some(admin), skip, ..options(root) };
     let manager = Manager::Absent("systemd does not run here");
-    let host = Host { is_this: true, manager, ..Host::look(&options, true) };
+    let host = Found { is_this: true, manager, ..Found::look(&options, true) };
     let mut output = Vec::new();
     let talk = Conversation::new(&b"y\n\n"[..], &mut output, manner);
     let left = Init::new(&options, talk, host).go().expect("no end");
@@ -233,7 +231,7 @@ fn a_proxy_that_has_not_read_the_new_configuration_gets_no_engine() {
     let (registry, listen, admin) = (Some(WANTED.to_owned()), Some(listen), Some(admin));
     let options = Options { registry, rules, listen, admin, yes: true, replace: true, ..options(root.path()) };
     let manager = Manager::Absent("systemd does not run here");
-    let host = Host { is_this: true, manager, ..Host::look(&options, true) };
+    let host = Found { is_this: true, manager, ..Found::look(&options, true) };
     let talk = Conversation::new(&b""[..], Vec::new(), Manner::Yes);
     let left = Init::new(&options, talk, host).go().expect("no end");
     assert!(std::fs::read_to_string(&path).expect("there").contains(WANTED));
@@ -252,7 +250,7 @@ fn a_configuration_that_is_wrong_ends_it_before_anything_is_started() {
     let options = options(root.path());
     let mut output = Vec::new();
     let talk = Conversation::new(&b""[..], &mut output, Manner::Yes);
-    let host = Host::look(&options, true);
+    let host = Found::look(&options, true);
     let left = Init::new(&options, talk, host).go().expect("no end");
     assert!(left.len() == 1 && left[0].contains("upstraem: unknown setting: did you mean upstream?"), "{left:?}");
     assert!(left[0].ends_with("correct the configuration, and run init again"), "{left:?}");

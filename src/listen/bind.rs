@@ -111,6 +111,10 @@ pub(crate) enum BindError {
     System(io::Error),
     /// The path of a Unix socket is that of a file of another kind, which is not removed.
     NoSocket,
+    /// It is that of a folder.
+    Folder,
+    /// Its folder is one in which the kernel shows something, and takes no files.
+    NoFiles,
     /// The address overlaps with this one, which the process itself listens on.
     Overlaps(SocketAddr),
 }
@@ -120,6 +124,8 @@ impl fmt::Display for BindError {
         match self {
             Self::System(cause) => cause.fmt(f),
             Self::NoSocket => f.write_str("there is a file that is not a socket"),
+            Self::Folder => f.write_str("it is a folder"),
+            Self::NoFiles => f.write_str("its folder is the kernel's own, in which no file can be made"),
             Self::Overlaps(address) => write!(f, "it overlaps with {address}, which this process listens on"),
         }
     }
@@ -194,9 +200,38 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(QUEUE)?.into_std()
 }
 
+/// Why this user can make no socket at a path, as far as that is known without making one. Of a socket that is there already nothing is said:
+/// it may be served, or be handed over by who may write its folder.
+pub(crate) fn unix_fault(path: &Path) -> Option<BindError> {
+    let look = || -> Result<(), BindError> {
+        let (folder, name) = folder(path)?;
+        takes_files(&folder)?;
+        match folder.file(name, OFlag::O_PATH).and_then(|file| file.metadata()) {
+            Ok(file) => is_socket(&file),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(folder.may_make()?),
+            Err(cause) => Err(cause.into()),
+        }
+    };
+    look().err()
+}
+
+/// In /proc the kernel says of a new file that there is no such folder.
+fn takes_files(folder: &Directory) -> Result<(), BindError> {
+    if folder.is_kernels()? { Err(BindError::NoFiles) } else { Ok(()) }
+}
+
+fn is_socket(file: &Metadata) -> Result<(), BindError> {
+    match file.file_type() {
+        kind if kind.is_socket() => Ok(()),
+        kind if kind.is_dir() => Err(BindError::Folder),
+        _ => Err(BindError::NoSocket),
+    }
+}
+
 /// The socket's file has its permissions before anybody can connect: until it listens, the kernel refuses.
 async fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     let (folder, name) = folder(path)?;
+    takes_files(&folder)?;
     let socket = UnixSocket::new_stream()?;
     if let Err(cause) = socket.bind(path) {
         if cause.kind() != ErrorKind::AddrInUse {
@@ -222,9 +257,7 @@ fn made(folder: &Directory, name: &OsStr) -> io::Result<File> {
 
 /// Removes the file that an earlier process left behind. That one is gone if the kernel refuses a connection.
 async fn remove_stale(path: &Path, folder: &Directory, name: &OsStr) -> Result<(), BindError> {
-    if !folder.file(name, OFlag::O_PATH)?.metadata()?.file_type().is_socket() {
-        return Err(BindError::NoSocket);
-    }
+    is_socket(&folder.file(name, OFlag::O_PATH)?.metadata()?)?;
     match UnixStream::connect(path).await {
         Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => Ok(folder.remove(name)?),
         // Also one whose queue is full, or that may not be asked.
@@ -347,18 +380,58 @@ mod tests {
         assert!(bind(&path, 0o600).is_err_and(in_use));
         assert!(net::UnixStream::connect(&path).is_ok(), "the file is still there");
         let file = folder.path().join("file");
-        for make in [
-            (|path| fs::write(path, "kept").expect("written")) as fn(&Path),
-            |path| fs::create_dir(path).expect("made"),
-            |path| std::os::unix::fs::symlink("/nonexistent", path).expect("made"),
+        for (make, told) in [
+            ((|path| fs::write(path, "kept").expect("written")) as fn(&Path), "there is a file that is not a socket"),
+            // It was to be removed.
+            (|path| fs::create_dir(path).expect("made"), "it is a folder"),
+            (
+                |path| std::os::unix::fs::symlink("/nonexistent", path).expect("made"),
+                "there is a file that is not a socket",
+            ),
         ] {
             make(&file);
-            let wrong = bind(&file, 0o600).err();
-            assert!(matches!(wrong, Some(BindError::NoSocket)), "{wrong:?}");
+            let wrong = [unix_fault(&file), bind(&file, 0o600).err()];
+            assert_eq!(
+                wrong.map(|wrong| wrong.map(|wrong| wrong.to_string())),
+                [Some(told); 2].map(|told| told.map(str::to_owned))
+            );
             assert!(file.symlink_metadata().is_ok(), "it is still there");
             fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).expect("removed");
         }
         let missing = bind(&folder.path().join("none/socket"), 0o600);
         assert!(matches!(missing, Err(BindError::System(cause)) if cause.kind() == ErrorKind::NotFound));
+    }
+
+    /// `check` had nothing against paths at which no socket can be made, and the start said that /proc is not there.
+    #[test]
+    fn what_the_start_refuses_of_a_path_is_told_before_and_nothing_else_is() {
+        let top = tempfile::tempdir().expect("a folder");
+        let served = top.path().join("served");
+        let _socket = bind(&served, 0o600).expect("bound");
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(top.path(), &link).expect("linked");
+        let none = top.path().join("none/socket");
+        let in_file = top.path().join("served/socket");
+        for (path, is_refused) in [
+            (Path::new("/proc/x.sock"), true),
+            (Path::new("/proc/self/x.sock"), true),
+            (Path::new("/sys/x.sock"), true),
+            (&none, true),
+            (&in_file, true),
+            (&link.join("new"), false),
+        ] {
+            let told = unix_fault(path).map(|cause| cause.to_string());
+            assert_eq!(told.is_some(), is_refused, "{}: {told:?}", path.display());
+            assert_eq!(bind(path, 0o600).err().map(|cause| cause.to_string()), told, "{}", path.display());
+        }
+        assert!(unix_fault(&served).is_none(), "whoever serves it may be this proxy");
+        // For root a folder without permissions is no obstacle.
+        if !nix::unistd::geteuid().is_root() {
+            fs::set_permissions(top.path(), fs::Permissions::from_mode(0o500)).expect("set");
+            let told = unix_fault(&top.path().join("other")).map(|cause| cause.to_string());
+            assert_eq!(told, bind(&top.path().join("other"), 0o600).err().map(|cause| cause.to_string()));
+            assert!(told.is_some() && unix_fault(&served).is_none());
+            fs::set_permissions(top.path(), fs::Permissions::from_mode(0o700)).expect("set");
+        }
     }
 }

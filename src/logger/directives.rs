@@ -1,7 +1,12 @@
 //! The text of the log filter: a level, or a list of directives such as `warn,access=info`.
 
 /// The log targets of this program: the access log, and the modules of the crate.
-pub(super) const OWN_TARGETS: [&str; 2] = ["access", env!("CARGO_CRATE_NAME")];
+pub(super) const OWN_TARGETS: [&str; 2] = [ACCESS, PROGRAM];
+const ACCESS: &str = "access";
+const PROGRAM: &str = env!("CARGO_CRATE_NAME");
+
+/// The modules of the crate, such as `listen::bind`, with a space between two. The build lists them by their files.
+const MODULES: &str = env!("ACR_CACHE_PROXY_MODULES");
 
 /// The dependencies that log anything at all; a filter can name these besides our own targets.
 const LIBRARIES: [&str; 7] =
@@ -29,7 +34,9 @@ pub(crate) fn parse_filter(text: &str) -> Result<String, String> {
 pub(crate) fn parse_shared_filter(text: &str) -> Result<String, String> {
     let filter = parse_levels(text)?;
     let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
-    let is_near = |target: &&str| OWN_TARGETS.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
+    let is_near = |target: &&str| {
+        module(target).is_some() || OWN_TARGETS.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR)
+    };
     let mut unknown = targets(text).filter(|target| !exists(target));
     if text.split(',').any(concerns_us) {
         return match unknown.find(is_near) {
@@ -61,20 +68,33 @@ fn targets(text: &str) -> impl Iterator<Item = &str> + Clone {
     text.split(',').filter_map(|directive| Some(directive.split_once('=')?.0.trim_start()))
 }
 
-/// A directive matches every target that begins with it, and so does a module below a known target.
+/// What a target has behind the name of the program, if it is meant for a module of it.
+fn module(target: &str) -> Option<&str> {
+    target.strip_prefix(PROGRAM)?.strip_prefix("::")
+}
+
+/// A directive matches every target that begins with it, and so does a module below a library.
 fn exists(target: &str) -> bool {
-    OWN_TARGETS.iter().chain(&LIBRARIES).any(|known| {
-        !target.is_empty()
-            && (known.starts_with(target) || target.strip_prefix(known).is_some_and(|rest| rest.starts_with("::")))
-    })
+    let is_begin = |known: &str| !target.is_empty() && known.starts_with(target);
+    let is_below = |known: &str| target.strip_prefix(known).is_some_and(|rest| rest.starts_with("::"));
+    OWN_TARGETS.into_iter().any(is_begin)
+        || module(target).is_some_and(|begin| MODULES.split(' ').any(|known| known.starts_with(begin)))
+        || LIBRARIES.into_iter().any(|known| is_begin(known) || is_below(known))
 }
 
 fn suggestion(unknown: &str) -> String {
-    let nearest = OWN_TARGETS.iter().find(|known| strsim::jaro_winkler(known, unknown) >= NEAR);
+    let near = |known: &str, unknown: &str| Some(strsim::jaro_winkler(known, unknown)).filter(|how| *how >= NEAR);
+    let nearest = match module(unknown) {
+        Some(unknown) => MODULES
+            .split(' ')
+            .filter_map(|known| Some((near(known, unknown)?, known)))
+            .max_by(|(one, _), (other, _)| one.total_cmp(other))
+            .map(|(_, known)| format!("{PROGRAM}::{known}")),
+        None => OWN_TARGETS.into_iter().find(|known| near(known, unknown).is_some()).map(str::to_owned),
+    };
     let meant = nearest.map(|nearest| format!("did you mean {nearest}? ")).unwrap_or_default();
-    let [access, program] = OWN_TARGETS;
     format!(
-        "{meant}there are {access}, a line for each request, {program} and its modules, and the libraries {}",
+        "{meant}there are {ACCESS}, a line for each request, {PROGRAM} and its modules, and the libraries {}",
         LIBRARIES.join(", ")
     )
 }
@@ -92,7 +112,10 @@ mod tests {
             "warn,access=info",
             " warn, access=info",
             "acr_cache_proxy::token=debug",
+            "acr_cache_proxy::serve::announce=debug",
+            "acr_cache_proxy::tok=debug",
             "pingora=error",
+            "pingora_core::apps=error",
         ] {
             assert_eq!(parse_filter(text).as_deref(), Ok(text));
         }
@@ -117,6 +140,12 @@ mod tests {
             ("accessory=info", "there is no target \"accessory\""),
             ("access =info", "there is no target \"access \""),
             ("=info", "there is no target \"\""),
+            // They were taken, and nothing was logged.
+            ("acr_cache_proxy::nope=info", "there is no target \"acr_cache_proxy::nope\": there are access, "),
+            ("acr_cache_proxy::tokens=info", "did you mean acr_cache_proxy::token? there are access, "),
+            ("acr_cache_proxy::serve::anounce=info", "did you mean acr_cache_proxy::serve::announce? there are"),
+            ("acr_cache_proxy::tests=info", "there is no target"),
+            ("access::nope=info", "there is no target \"access::nope\": did you mean access? "),
             ("tower_http=info", TARGETS),
         ] {
             let sentence = parse_filter(text).expect_err(text);
@@ -134,6 +163,9 @@ mod tests {
                 Some("names no target of this program, so its log would stay empty: there are access"),
             ),
             ("warn,acess=info", Some("there is no target \"acess\": did you mean access? there are")),
+            ("acr_cache_proxy::nope=info", Some("names no target of this program, so its log would stay empty: there")),
+            ("info,acr_cache_proxy::zzzzzzzzzzzzzzzzzzzzzzzz=debug", Some("there is no target \"acr_cache_proxy::zzz")),
+            ("acr_cache_proxy::token=debug", None),
             ("info,tower_http=debug", None),
             ("tower_http=debug,access=info", None),
             ("off", None),

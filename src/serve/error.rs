@@ -50,6 +50,8 @@ impl fmt::Display for ServeError {
                     BindError::NoSocket => {
                         write!(f, "{cause}, and it is not removed: remove it, or choose another path")
                     }
+                    BindError::Folder => write!(f, "{cause}: name the socket in it, such as clients.sock"),
+                    BindError::NoFiles => write!(f, "{cause}: choose another path"),
                     BindError::Overlaps(_) => cause.fmt(f),
                     BindError::System(cause) => match cause.kind() {
                         io::ErrorKind::AddrInUse => {

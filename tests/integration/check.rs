@@ -351,6 +351,19 @@ async fn without_online_all_mistakes_of_a_start_are_told_at_once_and_nobody_is_a
             )],
         ),
         (
+            plain().listen("[{unix: {}}]"),
+            2,
+            &[("failed", "listen unix:*: it is a folder: name the socket in it, such as clients.sock")],
+        ),
+        (
+            plain().listen("[{unix: /proc/x.sock}]"),
+            2,
+            &[(
+                "failed",
+                "listen unix:/proc/x.sock: its folder is the kernel's own, in which no file can be made: choose another path",
+            )],
+        ),
+        (
             plain().listen("192.0.2.7:8080").flag("--admin-address", "0.0.0.0:8081"),
             0,
             &[

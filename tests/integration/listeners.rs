@@ -77,9 +77,12 @@ async fn a_unix_socket_that_cannot_be_made_ends_the_start_with_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(folder.path().join("file"), "kept").expect("written");
+    std::fs::create_dir(folder.path().join("folder")).expect("made");
     let served = Setup::new(&azure).listen(&format!("[{{unix: {}}}]", path("served"))).start();
     for (name, says) in [
         ("file", "there is a file that is not a socket, and it is not removed: remove it"),
+        // It was to be removed.
+        ("folder", "it is a folder: name the socket in it, such as clients.sock"),
         ("none/socket", "its folder is not there: make it"),
         ("served", "another process serves it: stop that one"),
     ] {

@@ -203,6 +203,10 @@ async fn a_misspelt_rust_log_started_a_proxy_with_an_empty_log() {
             "RUST_LOG: \"acess=info\" names no target of this program, so its log would stay empty: did you mean",
         ),
         ("warn,acess=info", "RUST_LOG: there is no target \"acess\": did you mean access?"),
+        (
+            "acr_cache_proxy::nope=info",
+            "RUST_LOG: \"acr_cache_proxy::nope=info\" names no target of this program, so its log would stay empty: there are access",
+        ),
     ] {
         let mut proxy = Setup::new(&azure).env("RUST_LOG", filter).spawn();
         proxy.wait_for_log(says);

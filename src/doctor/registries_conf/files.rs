@@ -40,6 +40,8 @@ pub(in crate::doctor) struct Files {
     pub users: Vec<(String, Vec<Text>)>,
     /// Of users whose files are read beside the system's.
     pub additions: Vec<Addition>,
+    /// The variable by which the first file of the system's is the only one that is read.
+    pub alone: Option<&'static str>,
 }
 
 /// What counts for one user or several besides the system's files.
@@ -73,7 +75,18 @@ impl Files {
         let roots = format!("{ROOTS}/{USERS_SIGNATURES}");
         let signatures = host.read_all(if host.has(&roots) { &roots } else { SIGNATURES }, ".yaml");
         let certificates = Certificates::read(host, release);
-        Self { certificates, release, system, others: None, ours, in_its_place: None, signatures, users, additions }
+        Self {
+            certificates,
+            release,
+            system,
+            others: None,
+            ours,
+            in_its_place: None,
+            signatures,
+            users,
+            additions,
+            alone: None,
+        }
     }
 
     fn read_by_places(host: &Host, main: Option<Text>, ours: Option<Text>) -> Self {
@@ -125,7 +138,16 @@ impl Files {
             signatures: last_of_each_name(signatures),
             users: Vec::new(),
             additions,
+            alone: None,
         }
+    }
+
+    /// As podman 6 reads them where its variable names one: that one, and no drop-in.
+    pub(in crate::doctor) fn alone(host: &Host, path: &str) -> Self {
+        let missing = || Text { path: path.to_owned(), content: Err("it is not there".to_owned()) };
+        let files = Self::read(host, Release::Podman6).of_system_only();
+        let system = vec![host.read(path).unwrap_or_else(missing)];
+        Self { system, others: None, in_its_place: None, alone: Some("CONTAINERS_REGISTRIES_CONF"), ..files }
     }
 
     /// Without the files of users.

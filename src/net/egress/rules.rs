@@ -12,13 +12,13 @@ use oci::authority;
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoProxy {
-    host: Host,
+    host: Hosts,
     /// Only this port of it.
     port: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+enum Hosts {
     Every,
     Network(IpNet),
     /// In lower case, without a dot in front.
@@ -33,10 +33,10 @@ impl NoProxy {
         let entry = text.trim();
         // An IPv6 address without brackets has colons of its own.
         if let Ok(network) = entry.parse::<IpNet>() {
-            return Ok(Self { host: Host::Network(network.trunc()), port: None });
+            return Ok(Self { host: Hosts::Network(network.trunc()), port: None });
         }
         if let Ok(address) = entry.parse::<IpAddr>() {
-            return Ok(Self { host: Host::Network(address.into()), port: None });
+            return Ok(Self { host: Hosts::Network(address.into()), port: None });
         }
         let (host, port) = authority::split(entry);
         let port = match port {
@@ -44,15 +44,15 @@ impl NoProxy {
             None => None,
         };
         let host = match (host, authority::ip(host)) {
-            ("*", _) => Host::Every,
-            (_, Some(address)) => Host::Network(address.into()),
+            ("*", _) => Hosts::Every,
+            (_, Some(address)) => Hosts::Network(address.into()),
             (name, None) => {
                 let name = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
                 let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
                 if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_good) {
                     return Err(wrong());
                 }
-                Host::Below(name.trim_end_matches('.').to_ascii_lowercase())
+                Hosts::Below(name.trim_end_matches('.').to_ascii_lowercase())
             }
         };
         Ok(Self { host, port })
@@ -60,16 +60,16 @@ impl NoProxy {
 
     /// Whether it has a name, or the end of one, and no address.
     pub(crate) fn is_name(&self) -> bool {
-        matches!(self.host, Host::Below(_))
+        matches!(self.host, Hosts::Below(_))
     }
 
     /// Whether it is for this host, an IPv6 address in brackets, and port.
     pub(crate) fn covers(&self, host: &str, port: u16) -> bool {
         self.port.is_none_or(|known| known == port)
             && match &self.host {
-                Host::Every => true,
-                Host::Network(network) => authority::ip(host).is_some_and(|address| network.contains(&address)),
-                Host::Below(name) => is_at_or_below(host.trim_end_matches('.'), name),
+                Hosts::Every => true,
+                Hosts::Network(network) => authority::ip(host).is_some_and(|address| network.contains(&address)),
+                Hosts::Below(name) => is_at_or_below(host.trim_end_matches('.'), name),
             }
     }
 }

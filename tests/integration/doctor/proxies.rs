@@ -28,7 +28,7 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
 
     with(include_str!("../../../conf/minimal.yaml"));
     assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())], "the package's");
-    assert!(host.report().contains("   fix: acr-cache-proxy init\n"), "{}", host.report());
+    assert!(host.report().contains("   fix: acr-cache-proxy init --root /tree\n"), "{}", host.report());
     assert!(!host.report().contains("not here"), "nobody has looked: {}", host.report());
     // It was called "here".
     assert!(host.report().starts_with("proxy       whether it runs is not known\n"), "{}", host.report());
@@ -63,6 +63,9 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     assert_eq!(codes(&host).first().map(String::as_str), Some("down"));
     host.write("podman");
     let report = host.report();
+    // It would have been started here.
+    let start = "   fix: # on the host itself: acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml\n";
+    assert!(report.contains(start), "{report}");
     assert!(
         report.contains("pulls docker.io, ghcr.io and quay.io by way of the proxy, which does not serve"),
         "{report}"
@@ -125,9 +128,10 @@ async fn the_command_that_starts_a_proxy_that_is_down_has_the_variables_of_the_s
     let settings = site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), "listen: '127.0.0.1:1'", 1);
     host.put("/etc/acr-cache-proxy/config.yaml", &settings);
     let plain = "acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml";
-    assert!(host.report().contains(&format!("   fix: {plain}\n")), "{}", host.report());
+    assert!(host.report().contains(&format!("   fix: # on the host itself: {plain}\n")), "{}", host.report());
     host.put("/etc/acr-cache-proxy/environment", "AZURE_CLIENT_SECRET='hunter2'\n");
-    let start = format!("   fix: sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'\n");
+    let start =
+        format!("   fix: # on the host itself: sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'\n");
     assert!(host.report().contains(&start), "{}", host.report());
 }
 
@@ -186,6 +190,22 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
     assert_eq!(untrusting(), ["dockerd"]);
     host.put("/etc/ssl/certs/ca-certificates.crt", ca.pem());
     assert_eq!(untrusting(), Vec::<String>::new());
+    fs::remove_file(host.path("/etc/ssl/certs/ca-certificates.crt")).expect("it was there");
+    // It looked below /etc/containerd/certs.d, wherever containerd looks.
+    fs::remove_file(host.path("/usr/bin/dockerd")).expect("it was there");
+    fs::remove_file(host.path("/usr/bin/podman")).expect("it was there");
+    host.put("/usr/bin/containerd", "");
+    host.put("/srv/ca.crt", ca.pem());
+    let section = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = ";
+    host.put("/etc/containerd/config.toml", &format!("{section}\"/srv/certs.d\"\n"));
+    for (ca, is_found) in [("", true), ("  ca = \"/srv/ca.crt\"\n", false)] {
+        let hosts = format!(
+            "server = \"https://registry-1.docker.io\"\n[host.\"{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{ca}"
+        );
+        host.put("/srv/certs.d/docker.io/hosts.toml", &hosts);
+        let expected: &[&str] = if is_found { &["containerd"] } else { &[] };
+        assert_eq!(untrusting(), expected, "{ca}");
+    }
 }
 
 /// Whoever may not read the settings knows nothing wrong of them.
@@ -219,10 +239,25 @@ async fn a_route_whose_requests_were_refused_in_the_last_hour_is_told() {
     let answer = wire::ask(site.proxy.address(), "GET /v2/library/none/manifests/latest", "");
     assert_eq!(answer.status, 403, "{answer:?}");
     assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "refused".to_owned())]);
+    let report = host.report();
     assert!(
-        host.report()
-            .contains("1 request for docker.io was refused in the last hour, because the registry answered 403\n"),
-        "{}",
-        host.report()
+        report.contains("1 request for docker.io was refused in the last hour, because the registry answered 403\n"),
+        "{report}"
     );
+    // What the registry says is no warning, and its command showed warnings alone.
+    let fix = report.lines().find(|line| line.contains("; journalctl ")).unwrap_or_default();
+    assert!(fix.starts_with("   fix: # on the host itself: acr-cache-proxy check --online "), "{fix}");
+    let filter = fix.split_once(" --since -1h | ").expect("it has a filter").1;
+    for (line, is_shown) in [
+        ("[INFO  access] GET /v2/library/none/manifests/latest 403 53B 1ms client=- error=DENIED: denied", true),
+        ("[INFO  access] GET /v2/library/none/manifests/latest 424 53B 1ms client=-", true),
+        ("[WARN  access] HEAD /v2/library/none/manifests/4.0 502 53B 1ms client=-", true),
+        ("[INFO  access] GET /v2/library/none/manifests/latest 200 491B 0ms client=127.0.0.1:40400", false),
+        (r#"{"target":"access","path":"/v2/a/manifests/1","status":424,"bytes":403}"#, true),
+        (r#"{"target":"access","path":"/v2/a/manifests/1","status":200,"bytes":403}"#, false),
+    ] {
+        let shell =
+            Command::new("sh").args(["-c", &format!("printf '%s\n' '{line}' | {filter}")]).output().expect("it runs");
+        assert_eq!(!shell.stdout.is_empty(), is_shown, "{line}: {shell:?}");
+    }
 }

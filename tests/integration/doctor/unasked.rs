@@ -8,35 +8,58 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::Do::{Install, Write};
-use super::Site;
+use super::Do::{Install, Put, Write};
+use super::{POLICY, Site};
 
 /// "ok: nothing is wrong on this host", for programs too.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_nobody_has_heard_is_not_right() {
-    const SOCKET: &str = "/run/docker.sock";
     let (site, _azure) = Site::start().await;
-    let host = site.host(&[Install(&["dockerd"]), Write(&["docker"])]);
-    fs::create_dir_all(host.path("/run")).expect("made");
-    // It is stopped: the kernel takes connections for it.
-    let _hangs = UnixListener::bind(host.path(SOCKET)).expect("a socket");
-    fs::set_permissions(host.root.path(), Permissions::from_mode(0o755)).expect("set");
-    fs::set_permissions(host.path(SOCKET), Permissions::from_mode(0o600)).expect("set");
-    for (is_root, says) in [(true, "timed out"), (false, "permission denied")] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.args(["doctor", "--json", "--root"]).arg(host.root.path());
-        match (nix::unistd::geteuid().is_root(), is_root) {
-            (true, true) | (false, false) => {}
-            // nobody
-            (true, false) => {
-                command.uid(65_534);
+    for (made, part, socket, begin) in [
+        (
+            &[Install(&["dockerd"]), Write(&["docker"])][..],
+            "dockerd",
+            "/run/docker.sock",
+            "dockerd does not tell what it has loaded: ",
+        ),
+        // Nothing was said of it.
+        (
+            &[
+                Install(&["crio"]),
+                Write(&["podman"]),
+                Put(POLICY, "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n"),
+            ],
+            "cri-o",
+            "/run/crio/crio.sock",
+            "CRI-O was not asked (",
+        ),
+    ] {
+        let host = site.host(made);
+        let at = host.path(socket);
+        fs::create_dir_all(at.parent().expect("a directory")).expect("made");
+        // It is stopped: the kernel takes connections for it.
+        let _hangs = UnixListener::bind(&at).expect("a socket");
+        fs::set_permissions(host.root.path(), Permissions::from_mode(0o755)).expect("set");
+        fs::set_permissions(&at, Permissions::from_mode(0o600)).expect("set");
+        for (is_root, says) in [(true, "timed out"), (false, "permission denied")] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+            command.args(["doctor", "--json", "--root"]).arg(host.root.path());
+            match (nix::unistd::geteuid().is_root(), is_root) {
+                (true, true) | (false, false) => {}
+                // nobody
+                (true, false) => {
+                    command.uid(65_534);
+                }
+                (false, true) => continue,
             }
-            (false, true) => continue,
+            let output = command.output().expect("it runs");
+            let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let status = (report["status"].as_str(), report["findings"].as_u64());
+            assert_eq!(status, (Some("unknown"), Some(0)), "{report:#}");
+            let mut parts = report["parts"].as_array().expect("a list").iter();
+            let engine = parts.find(|one| one["name"] == part).expect("it is there");
+            let note = engine["notes"][0].as_str().unwrap_or_default();
+            assert!(note.starts_with(begin) && note.contains(says), "{report:#}");
         }
-        let output = command.output().expect("it runs");
-        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        assert_eq!((report["status"].as_str(), report["findings"].as_u64()), (Some("unknown"), Some(0)), "{report:#}");
-        let note = report["parts"][1]["notes"][0].as_str().unwrap_or_default();
-        assert!(note.starts_with("dockerd does not tell what it has loaded: ") && note.contains(says), "{report:#}");
     }
 }
