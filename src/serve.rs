@@ -158,7 +158,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let notifier = Notifier::new(addresses, begun, is_upgrade, routes, Arc::clone(&load), watchdog);
     server.add_service(background_service("rounds", Rounds { chronicler, watcher, notifier }));
     if let Some(predecessor) = predecessor {
-        takeover.obey(predecessor, &live);
+        takeover.obey(predecessor, &live, &upkeep.runtime);
     }
     upkeep.liveness = liveness.clone();
     let mut upkeep = background_service("upkeep", upkeep);

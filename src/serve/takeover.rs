@@ -3,10 +3,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use log::warn;
-use tokio::runtime::Builder;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::handover::{self, Request};
@@ -63,12 +63,13 @@ impl Takeover {
     }
 
     /// Does what the process asks for that this one is to replace. Begins by itself if that one ends before it has asked for that.
-    pub(super) fn obey(self: &Arc<Self>, predecessor: UnixStream, live: &Arc<Table>) {
-        let (this, live) = (Arc::clone(self), Arc::clone(live));
+    /// Registries are asked on the runtime `upkeep`, once that runs.
+    pub(super) fn obey(self: &Arc<Self>, predecessor: UnixStream, live: &Arc<Table>, upkeep: &Arc<OnceLock<Handle>>) {
+        let (this, live, upkeep) = (Arc::clone(self), Arc::clone(live), Arc::clone(upkeep));
         std::thread::spawn(move || {
             handover::answer(predecessor, |request| match request {
                 Request::Unready => Standing::of(&live).without_token(),
-                Request::Unreached => unreached(&live),
+                Request::Unreached => unreached(&live, upkeep.get()).join("\n"),
                 Request::Serve => {
                     this.begin();
                     String::new()
@@ -82,15 +83,13 @@ impl Takeover {
     }
 }
 
-/// A line for each registry that this process does not reach now. Without a thread's runtime it reaches none.
-fn unreached(table: &Table) -> String {
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let names = match runtime {
-        Ok(runtime) => runtime.block_on(proxy::unreached(table)),
-        Err(cause) => {
-            warn!("upgrade: the registries are not asked, because there is no runtime for it: {cause}");
-            upstreams(table).iter().map(|upstream| upstream.domain.authority().to_owned()).collect()
-        }
-    };
-    names.join("\n")
+/// The registries that this process does not reach now: all, while there is no runtime to ask on. It has to be one that goes on, because
+/// look-ups of names that begin with this do, and one that breaks off counts as under way for ever.
+fn unreached(table: &Arc<Table>, runtime: Option<&Handle>) -> Vec<String> {
+    let all = || upstreams(table).iter().map(|upstream| upstream.domain.authority().to_owned()).collect();
+    let Some(runtime) = runtime else { return all() };
+    let (tell, told) = mpsc::channel();
+    let asked = Arc::clone(table);
+    runtime.spawn(async move { tell.send(proxy::unreached(&asked).await) });
+    told.recv().unwrap_or_else(|_| all())
 }

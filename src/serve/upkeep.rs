@@ -2,11 +2,12 @@
 //! or a request to it is under way.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -42,6 +43,8 @@ pub(crate) struct UpkeepService {
     pub(super) queue: Mutex<mpsc::UnboundedReceiver<Upkeep>>,
     /// Who asks whether it lives.
     pub(super) liveness: Liveness,
+    /// What it runs on, once it does.
+    pub(super) runtime: Arc<OnceLock<Handle>>,
 }
 
 impl UpkeepService {
@@ -49,7 +52,7 @@ impl UpkeepService {
     /// registry that is new in a table, and the size of a settings file is bounded.
     pub(crate) fn new() -> (mpsc::UnboundedSender<Upkeep>, Self) {
         let (sender, queue) = mpsc::unbounded_channel();
-        (sender, Self { queue: Mutex::new(queue), liveness: Liveness::default() })
+        (sender, Self { queue: Mutex::new(queue), liveness: Liveness::default(), runtime: Arc::default() })
     }
 }
 
@@ -58,6 +61,7 @@ impl BackgroundService for UpkeepService {
     /// Ends with its runtime: requests that a drain waits for may wait for a token.
     async fn start(&self, shutdown: ShutdownWatch) {
         let _alive = ExitIfDropped::new("the upkeep of addresses and tokens", shutdown.clone());
+        self.runtime.get_or_init(Handle::current);
         let mut queue = self.queue.lock().await;
         let mut tasks = JoinSet::new();
         let heartbeat = self.liveness.part("the upkeep of addresses and tokens");
