@@ -105,8 +105,11 @@ impl Watcher {
             if let Some(cause) = last.cause {
                 all += last.requests;
                 let before = if words.is_empty() { "" } else { ", " };
+                // Others may have had another cause.
+                let mostly = if last.requests == 1 { "" } else { "mostly because " };
+                let (name, requests, why) = (&route.destination.route, last.requests, cause.words());
                 // Writing to a `String` does not fail.
-                let _ = write!(words, "{before}{} {} ({})", route.destination.route, last.requests, cause.words());
+                let _ = write!(words, "{before}{name} {requests} ({mostly}{why})");
             }
         }
         (all, words)

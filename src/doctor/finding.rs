@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oci::route::DOCKER_HUB;
 
+use super::expected::shell_word;
 use crate::client_config::{self, Client};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
@@ -144,10 +145,13 @@ impl Fix {
             None if self.command.starts_with(WRITES) => return self,
             _ => ("", self.command.as_str()),
         };
-        // There the paths are as the tree has them.
+        // There the paths are as the tree has them. Both may be quoted.
         let root = root.display().to_string();
-        let there =
-            there.replace(&format!(" --root {root}"), "").replace(&format!(" {}/", root.trim_end_matches('/')), " /");
+        let above = root.trim_end_matches('/');
+        let there = there
+            .replace(&format!(" --root {}", shell_word(&root)), "")
+            .replace(&format!(" {above}/"), " /")
+            .replace(&format!(" '{above}/"), " '/");
         let command = match here {
             "" => format!("# on the host itself: {there}"),
             here => format!("{here}  # then, on the host itself: {there}"),
@@ -300,21 +304,30 @@ mod tests {
 
     #[test]
     fn what_is_to_be_done_on_the_host_of_a_tree_is_no_command_here() {
-        for (command, expected) in [
+        for (root, command, expected) in [
             (
+                "/t",
                 "acr-cache-proxy client-config docker --root /t --write",
                 "acr-cache-proxy client-config docker --root /t --write",
             ),
             (
+                "/t",
                 "acr-cache-proxy client-config docker --root /t --write && systemctl reload docker",
                 "acr-cache-proxy client-config docker --root /t --write  # then, on the host itself: systemctl reload docker",
             ),
             (
+                "/t",
                 "mv /etc/t/a /etc/t/b && acr-cache-proxy client-config docker --config /t/a.yaml --root /t --write",
                 "# on the host itself: mv /etc/t/a /etc/t/b && acr-cache-proxy client-config docker --config /a.yaml --write",
             ),
+            // A path in quotes was named as the tree has it.
+            (
+                "a tree",
+                "mv /etc/a /etc/b && acr-cache-proxy check --config 'a tree/etc/a.yaml' --root 'a tree'",
+                "# on the host itself: mv /etc/a /etc/b && acr-cache-proxy check --config '/etc/a.yaml'",
+            ),
         ] {
-            assert_eq!(Fix { command: command.to_owned(), by: None }.on_its_host(Path::new("/t")).command, expected);
+            assert_eq!(Fix { command: command.to_owned(), by: None }.on_its_host(Path::new(root)).command, expected);
         }
     }
 

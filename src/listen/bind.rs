@@ -113,6 +113,8 @@ pub(crate) enum BindError {
     NoSocket,
     /// It is that of a folder.
     Folder,
+    /// It is that of a socket to which this user may not connect, which would show whether it is served.
+    Foreign,
     /// Its folder is one in which the kernel shows something, and takes no files.
     NoFiles,
     /// The address overlaps with this one, which the process itself listens on.
@@ -125,6 +127,7 @@ impl fmt::Display for BindError {
             Self::System(cause) => cause.fmt(f),
             Self::NoSocket => f.write_str("there is a file that is not a socket"),
             Self::Folder => f.write_str("it is a folder"),
+            Self::Foreign => f.write_str("there is another user's socket, which may be served"),
             Self::NoFiles => f.write_str("its folder is the kernel's own, in which no file can be made"),
             Self::Overlaps(address) => write!(f, "it overlaps with {address}, which this process listens on"),
         }
@@ -260,7 +263,8 @@ async fn remove_stale(path: &Path, folder: &Directory, name: &OsStr) -> Result<(
     is_socket(&folder.file(name, OFlag::O_PATH)?.metadata()?)?;
     match UnixStream::connect(path).await {
         Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => Ok(folder.remove(name)?),
-        // Also one whose queue is full, or that may not be asked.
+        Err(cause) if cause.kind() == ErrorKind::PermissionDenied => Err(BindError::Foreign),
+        // Also one whose queue is full.
         Ok(_) | Err(_) => Err(io::Error::from(ErrorKind::AddrInUse).into()),
     }
 }

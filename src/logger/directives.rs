@@ -22,6 +22,9 @@ const NEAR: f64 = 0.8;
 pub(crate) fn parse_filter(text: &str) -> Result<String, String> {
     let filter = parse_levels(text)?;
     match targets(text).find(|target| !exists(target)) {
+        None if is_all_off(text) => Err(format!(
+            "{text:?} turns off the whole log, because what no directive names is off: put a level before it, as in info,{text}, or say off"
+        )),
         None => Ok(filter),
         Some(unknown) => {
             Err(format!("{text:?} is not a log filter: there is no target {unknown:?}: {}", suggestion(unknown)))
@@ -62,6 +65,12 @@ pub(crate) fn parse_levels(text: &str) -> Result<String, String> {
         "{text:?} is not a log filter: use a level ({}), or a list such as warn,access=info",
         LEVELS.join(", ")
     ))
+}
+
+/// Targets alone, each of them turned off.
+fn is_all_off(text: &str) -> bool {
+    text.split(',')
+        .all(|directive| directive.split_once('=').is_some_and(|(_, level)| level.trim().eq_ignore_ascii_case("off")))
 }
 
 fn targets(text: &str) -> impl Iterator<Item = &str> + Clone {
@@ -139,6 +148,10 @@ mod tests {
             ),
             ("accessory=info", "there is no target \"accessory\""),
             ("access =info", "there is no target \"access \""),
+            (
+                "access=off",
+                "turns off the whole log, because what no directive names is off: put a level before it, as in info,access=off",
+            ),
             ("=info", "there is no target \"\""),
             // They were taken, and nothing was logged.
             ("acr_cache_proxy::nope=info", "there is no target \"acr_cache_proxy::nope\": there are access, "),

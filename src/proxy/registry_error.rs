@@ -39,7 +39,8 @@ impl RegistryError {
 
     /// Why the request is refused by it, as far as its sender is not to blame.
     pub(crate) fn cause(&self) -> Option<Cause> {
-        Cause::of_registry(self.status.as_u16()).or(self.is_page.then_some(Cause::Page))
+        // Azure says nothing by a page: its status is that of whoever has written it.
+        if self.is_page { Some(Cause::Page) } else { Cause::of_registry(self.status.as_u16()) }
     }
 
     /// It is about the identity's right to the repository, as far as its body says.

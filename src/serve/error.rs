@@ -51,6 +51,9 @@ impl fmt::Display for ServeError {
                         write!(f, "{cause}, and it is not removed: remove it, or choose another path")
                     }
                     BindError::Folder => write!(f, "{cause}: name the socket in it, such as clients.sock"),
+                    BindError::Foreign => {
+                        write!(f, "{cause}: remove it if nobody does (ss -lxp), or choose another path")
+                    }
                     BindError::NoFiles => write!(f, "{cause}: choose another path"),
                     BindError::Overlaps(_) => cause.fmt(f),
                     BindError::System(cause) => match cause.kind() {

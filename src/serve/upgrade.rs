@@ -37,6 +37,8 @@ const STEP: Duration = Duration::from_millis(50);
 const REACH_STEP: Duration = Duration::from_secs(1);
 /// Up to the machine that an ELF file is for.
 const ELF_BEGIN: u64 = 20;
+/// What a program that is not whole ends with.
+const OF_A_DAMAGED_FILE: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL];
 /// It begins to serve within milliseconds. One that hangs then is ended.
 const SERVE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -113,7 +115,12 @@ fn start(
     // If it fails, all that it has started ends with it: whatever goes on has these sockets open.
     command.process_group(0);
     command.fd_mappings(mappings.collect()).map_err(|cause| cause.to_string())?;
-    command.spawn().map_err(|cause| cause.to_string())
+    command.spawn().map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound if Path::new(program).is_file() => {
+            format!("the interpreter that its first line names is not there, or that line ends in CR LF: {cause}")
+        }
+        _ => cause.to_string(),
+    })
 }
 
 /// The new process, ended if it is dropped before it serves.
@@ -215,6 +222,9 @@ fn judge(standing: &Standing, request: Request, lines: &str, missing: &mut Strin
 fn how_it_ended(status: ExitStatus) -> String {
     match status.signal() {
         None => format!("has ended by itself, {status}: its own lines here say why"),
+        Some(signal) if OF_A_DAMAGED_FILE.iter().any(|own| *own as i32 == signal) => {
+            format!("was ended by a signal, {status}: its file may be damaged or not whole: install it again")
+        }
         Some(_) => format!(
             "was ended by a signal, {status}: who sent it knows why, or the kernel (journalctl -k), as for want of memory"
         ),

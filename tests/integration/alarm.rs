@@ -260,6 +260,14 @@ async fn a_page_with_status_200_was_told_as_an_answer_that_is_not_whole() {
             refused_once(cache, page(status, header), (502, "page"), &error).await;
         }
     }
+    // By the status alone it was the registry's.
+    for status in [403, 503] {
+        for cache in ["off", ASKING[1]] {
+            let error =
+                format!("the registry answers {status}, with a page for people: it may be of something between");
+            refused_once(cache, page(status, none), (status, "page"), &error).await;
+        }
+    }
 }
 
 /// A pull that meets this fault is refused with this status, and is told by this cause and these words.

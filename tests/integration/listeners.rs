@@ -3,6 +3,7 @@
 use std::io::{BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use crate::wire;
@@ -98,4 +99,33 @@ async fn a_unix_socket_that_cannot_be_made_ends_the_start_with_what_to_do() {
     let again = Setup::new(&azure).listen(&format!("[{{unix: {}, mode: 0600}}]", path("served"))).start();
     is_served(connect_unix(Path::new(&path("served"))));
     assert!(again.addresses().is_empty());
+}
+
+/// "another process serves it", where none did: who may not connect cannot know.
+#[test]
+fn a_unix_socket_of_another_user_was_said_to_be_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, config) = (folder.path().join("left.sock"), folder.path().join("config.yaml"));
+    drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
+    let settings =
+        format!("listen: [{{unix: {}}}]\nupstream: {{domain: example.azurecr.io, prefix: hub}}\n", socket.display());
+    std::fs::write(&config, settings).expect("written");
+    // Who owns it may not connect either, but for root.
+    for (path, mode) in [(folder.path(), 0o755), (&socket, 0), (&config, 0o644)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
+    }
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    // If it did start, it would sign in nowhere.
+    command.env_clear().env("AZURE_AUTHORITY_HOST", "https://127.0.0.1:1").arg("--config").arg(&config);
+    for variable in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"] {
+        command.env(variable, "72f988bf-0000-4000-8000-000000000001");
+    }
+    if nix::unistd::geteuid().is_root() {
+        // nobody
+        command.uid(65_534);
+    }
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let says = ": there is another user's socket, which may be served: remove it if nobody does (ss -lxp)";
+    assert!(output.status.code() == Some(1) && said.contains(says), "{said}");
 }

@@ -38,7 +38,7 @@ async fn a_file_that_is_no_program_of_this_machine_was_run_by_a_shell() {
     assert!(proxy.is_running());
 }
 
-/// It had no lines of its own.
+/// It had no lines of its own; and of a script without its interpreter it was said that the script is not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_process_that_a_signal_had_ended_was_said_to_have_ended_by_itself() {
     let azure = testkit::azure().await;
@@ -46,11 +46,19 @@ async fn a_new_process_that_a_signal_had_ended_was_said_to_have_ended_by_itself(
     let program = setup.path("acr-cache-proxy");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
     let proxy = setup.program(&program).start();
-    install(&program, "#!/bin/sh\nkill -KILL $$\n");
-    proxy.signal("USR2");
-    let line = proxy.wait_for_log("upgrade: this process goes on: process");
-    assert!(line.contains(" was ended by a signal, signal: 9 (SIGKILL): "), "{line}");
-    assert!(!line.contains("by itself") && !line.contains("its own lines"), "{line}");
+    for (content, says) in [
+        ("#!/bin/sh\nkill -KILL $$\n", " was ended by a signal, signal: 9 (SIGKILL): who sent it knows why"),
+        ("#!/bin/sh\nkill -SEGV $$\n", " was ended by a signal, signal: 11 (SIGSEGV): its file may be damaged"),
+        (
+            "#!/bin/sh\r\n",
+            ": the interpreter that its first line names is not there, or that line ends in CR LF: No such",
+        ),
+    ] {
+        install(&program, content);
+        proxy.signal("USR2");
+        let line = proxy.wait_for_line(&["upgrade: this process goes on: ", says]);
+        assert!(!line.contains("by itself") && !line.contains("its own lines"), "{line}");
+    }
 }
 
 /// It has never been asked, and nobody is there who will.
