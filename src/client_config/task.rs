@@ -148,6 +148,10 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     }
     // What an engine reads is of no use where nothing was written.
     if failed == 0 || failed < setup.files.len() {
+        // Their commands would do something to this host's engines.
+        if root != Path::new("/") && !setup.notes.is_empty() {
+            tell("what follows is to be done on the host whose files these are, and not here:");
+        }
         eprint!("{}", noted(&setup.notes));
     }
     outcome(&[

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use oci::route::DOCKER_HUB;
 
-use super::expected::shell_word;
 use crate::client_config::{self, Client};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
@@ -149,7 +148,8 @@ impl Fix {
         let root = root.display().to_string();
         let above = root.trim_end_matches('/');
         let there = there
-            .replace(&format!(" --root {}", shell_word(&root)), "")
+            .replace(&format!(" --root '{root}'"), "")
+            .replace(&format!(" --root {root}"), "")
             .replace(&format!(" {above}/"), " /")
             .replace(&format!(" '{above}/"), " '/");
         let command = match here {

@@ -73,6 +73,19 @@ fn writing_twice_changes_nothing_and_a_foreign_file_is_status_1_after_the_others
     assert!(said.matches("wrote ").count() == 1 && said.matches("unchanged ").count() == 2, "{said}");
 }
 
+/// `systemctl reload docker`, which took the settings of this host's.
+#[test]
+fn what_is_to_be_done_after_files_of_a_tree_were_written_was_told_as_of_this_host() {
+    let root = tempfile::tempdir().expect("a directory");
+    for (client, command) in [("docker", "systemctl reload docker"), ("podman", "systemctl reload crio")] {
+        let output = client_config(&[client, "--write", "--root", &root.path().to_string_lossy()]);
+        let said = text(&output.stderr);
+        let says = "acr-cache-proxy: what follows is to be done on the host whose files these are, and not here:\n";
+        let (before, after) = said.split_once(says).expect(&said);
+        assert!(!before.contains("systemctl") && after.contains(command), "{said}");
+    }
+}
+
 /// It runs where an image is made, and CA file and variables are on the proxy's host.
 #[test]
 fn settings_may_need_what_only_the_host_of_the_proxy_has() {
