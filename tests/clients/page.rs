@@ -137,8 +137,10 @@ async fn a_person_reads_how_it_is_and_what_to_do() {
     // The sign-in and the registry fail, with words that somebody else has chosen.
     azure.refuse_connections(Server::Entra, true);
     azure.inject(Hop::Data, Fault::Status(500));
+    // The first one is refused by the registry, and the others because it is down, once probes have found that out.
     for number in 0..5 {
         wire::ask(proxy.address(), &format!("GET /v2/library/nginx/manifests/broken-{number}"), ACCEPT);
+        proxy.wait_for_log("it is down, and probed until it answers");
     }
     wire::ask(proxy.address(), &format!("GET /v2/{MARKUP}/manifests/1"), ACCEPT);
     until(admin, "broken-4").await;
