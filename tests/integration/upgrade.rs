@@ -100,7 +100,7 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
     let clients = Clients::start(proxy.address());
     for (content, says) in [
         ("#!/bin/sh\nexit 3\n", "has ended by itself, exit status: 3: its own lines here say why"),
-        ("#!/nonexistent\n", "acr-cache-proxy: No such file or directory"),
+        ("#!/nonexistent\n", "acr-cache-proxy: the interpreter that its first line names is not there"),
     ] {
         install(content);
         proxy.signal("USR2");
