@@ -4,10 +4,11 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use acr_emulator::{Fault, Hop};
+use acr_emulator::{Emulator, Fault, Hop};
 
 use crate::admin::admin;
 use crate::listeners::{connect_unix, is_served};
@@ -23,10 +24,37 @@ mod outage;
 mod program;
 mod sockets;
 
+/// Puts a script in the place of the program, at once as a package does.
+fn install(program: &Path, content: &str) {
+    let new = program.with_extension("new");
+    std::fs::write(&new, content).expect("written");
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("set");
+    std::fs::rename(&new, program).expect("renamed");
+}
+
+/// A proxy, and the process that is to take its place and becomes the proxy once the path is there.
+fn start_with_waiting(azure: &Emulator) -> (Proxy, Successor, PathBuf) {
+    let setup = Setup::new(azure);
+    let (program, go) = process::waiting(&setup);
+    std::fs::write(&go, "").expect("written");
+    let proxy = setup.program(&program).start();
+    std::fs::remove_file(&go).expect("removed");
+    let successor = Successor::started_by(&proxy);
+    (proxy, successor, go)
+}
+
 /// A process that no test has started itself, ended with the test.
 struct Successor(String);
 
 impl Successor {
+    /// The process that this proxy starts to take its place, which need not be ready yet.
+    fn started_by(proxy: &Proxy) -> Self {
+        proxy.signal("USR2");
+        let line = proxy.wait_for_log("and gets 30 s to become ready");
+        let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
+        Self(pid.to_owned())
+    }
+
     /// The process that took the place of this proxy, by its last such line.
     fn of(proxy: &Proxy, number: usize) -> Self {
         let pid = proxy.wait_until("a successor", |log| {
@@ -89,12 +117,6 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let program = setup.path("acr-cache-proxy");
-    let install = |content: &str| {
-        let new = program.with_extension("new");
-        std::fs::write(&new, content).expect("written");
-        assert!(Command::new("chmod").arg("+x").arg(&new).status().expect("chmod runs").success());
-        std::fs::rename(&new, &program).expect("renamed");
-    };
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
     let mut proxy = setup.program(&program).start();
     let clients = Clients::start(proxy.address());
@@ -102,7 +124,7 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
         ("#!/bin/sh\nexit 3\n", "has ended by itself, exit status: 3: its own lines here say why"),
         ("#!/nonexistent\n", "acr-cache-proxy: the interpreter that its first line names is not there"),
     ] {
-        install(content);
+        install(&program, content);
         proxy.signal("USR2");
         let line = proxy.wait_until(says, |log| log.lines().find(|line| line.contains(says)).map(str::to_owned));
         assert!(line.contains(" ERROR ") && line.contains("upgrade: this process goes on: "), "{line}");
@@ -127,19 +149,12 @@ async fn after_a_failed_upgrade_the_old_process_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_user_blocked_upgrades_by_a_socket_of_the_new_process_name() {
     let azure = testkit::azure().await;
-    let setup = Setup::new(&azure);
-    let (program, go) = process::waiting(&setup);
-    std::fs::write(&go, "").expect("written");
-    let mut proxy = setup.program(&program).start();
-    std::fs::remove_file(&go).expect("removed");
-    proxy.signal("USR2");
-    let line = proxy.wait_for_log("and gets 30 s to become ready");
-    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
-    let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{pid}")).expect("a name");
+    let (mut proxy, started, go) = start_with_waiting(&azure);
+    let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{}", started.0)).expect("a name");
     let _taken = UnixListener::bind_addr(&name).expect("bound");
     std::fs::write(&go, "").expect("written");
     let successor = Successor::of(&proxy, 0);
-    assert_eq!(successor.0, pid);
+    assert_eq!(successor.0, started.0);
     assert_eq!(proxy.wait().code(), Some(0));
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
     drop(successor);
@@ -153,9 +168,7 @@ async fn what_a_failed_new_process_had_started_kept_the_sockets() {
     let program = setup.path("acr-cache-proxy");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
     let mut proxy = setup.program(&program).start();
-    std::fs::remove_file(&program).expect("removed");
-    std::fs::write(&program, "#!/bin/sh\nsleep 400 &\nexit 1\n").expect("written");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set");
+    install(&program, "#!/bin/sh\nsleep 400 &\nexit 1\n");
     proxy.signal("USR2");
     proxy.wait_for_log("has ended by itself, exit status: 1");
     proxy.signal("TERM");
@@ -170,10 +183,7 @@ async fn a_new_process_serves_when_the_old_one_is_killed_before_it_says_so() {
     let mut proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), crate::under_load::ACCEPT).status, 200);
     azure.inject(Hop::Entra, Fault::Status(503));
-    proxy.signal("USR2");
-    let line = proxy.wait_for_log("and gets 30 s to become ready");
-    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
-    let successor = Successor(pid.to_owned());
+    let successor = Successor::started_by(&proxy);
     proxy.wait_for_log("upgrade: this process serves when it has its tokens");
     proxy.signal("KILL");
     proxy.wait();
@@ -207,7 +217,7 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     assert_eq!(proxy.reload(), (true, "no setting has changed\n".to_owned()));
     clients.end();
     let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is ended");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it is ended");
     // One that is being started ends with the process.
     proxy.signal("USR2");
     let started = |log: &str| (log.matches("30 s to become ready").count() == 2).then_some(());

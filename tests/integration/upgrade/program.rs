@@ -1,19 +1,8 @@
 //! The program that is started to take a proxy's place: of which nobody knows whether it is one.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-
-use super::Successor;
-use crate::process;
+use super::{install, start_with_waiting};
 use crate::wire;
 use testkit::Setup;
-
-fn install(program: &Path, content: &str) {
-    let new = program.with_extension("new");
-    std::fs::write(&new, content).expect("written");
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("set");
-    std::fs::rename(&new, program).expect("renamed");
-}
 
 /// A shell ran it, line by line, as the user of the proxy.
 #[tokio::test(flavor = "multi_thread")]
@@ -65,15 +54,7 @@ async fn a_new_process_that_a_signal_had_ended_was_said_to_have_ended_by_itself(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_process_serves_when_the_old_one_is_killed_before_it_is_the_proxy() {
     let azure = testkit::azure().await;
-    let setup = Setup::new(&azure);
-    let (program, go) = process::waiting(&setup);
-    std::fs::write(&go, "").expect("written");
-    let mut proxy = setup.program(&program).start();
-    std::fs::remove_file(&go).expect("removed");
-    proxy.signal("USR2");
-    let line = proxy.wait_for_log("and gets 30 s to become ready");
-    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
-    let successor = Successor(pid.to_owned());
+    let (mut proxy, successor, go) = start_with_waiting(&azure);
     proxy.signal("KILL");
     proxy.wait();
     std::fs::write(&go, "").expect("written");
