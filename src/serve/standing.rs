@@ -1,5 +1,6 @@
 //! What clients get of each registry by this process, and whether they would lose by one that takes its place with nothing kept.
 
+use super::handover::Request;
 use crate::proxy::{Table, has_kept, upstreams};
 
 /// What else there is to do than to wait until there is nothing to lose.
@@ -97,6 +98,47 @@ impl Standing {
     }
 }
 
+/// What keeps the new process from taking this one's place.
+pub(super) struct Missing {
+    /// A clause about it.
+    pub why: String,
+    /// The registries that it did not reach when it was asked last.
+    unreached: String,
+}
+
+impl Default for Missing {
+    fn default() -> Self {
+        Self { why: "it has not answered yet, so it may hang".to_owned(), unreached: String::new() }
+    }
+}
+
+impl Missing {
+    /// What the new process is asked next, after this answer; `None` if it may take this one's place.
+    pub(super) fn judge(&mut self, standing: &Standing, request: Request, lines: String) -> Option<Request> {
+        let why = match request {
+            Request::Unreached => {
+                self.unreached = lines;
+                // It had its tokens when it was asked for them.
+                standing.holds_back("").or_else(|| standing.is_down_for(&self.unreached))
+            }
+            _ => standing.holds_back(&lines),
+        };
+        match why {
+            Some(why) => {
+                self.why = why;
+                Some(Request::Unready)
+            }
+            None if request == Request::Unready && standing.is_down() => {
+                // The limit may end before the answer: what it said last holds until then.
+                let said = standing.is_down_for(&self.unreached);
+                self.why = said.unwrap_or_else(|| "it has not said whether it reaches the registries".to_owned());
+                Some(Request::Unreached)
+            }
+            None => None,
+        }
+    }
+}
+
 fn keeps_nothing<'a>(of: impl Iterator<Item = &'a (String, String)>) -> String {
     format!("it keeps nothing yet, while clients live on what this process keeps of {}", with_reasons(of))
 }
@@ -169,6 +211,23 @@ mod tests {
             let why = standing.is_down_for(unreached);
             assert_eq!(why.is_some(), expected.is_some(), "{unreached:?}: {why:?}");
             assert!(why.unwrap_or_default().contains(expected.unwrap_or_default()), "{unreached:?}");
+        }
+    }
+
+    /// The limit ended between the two questions, and "it has not said whether it reaches the registries" was all that was told.
+    #[test]
+    fn what_the_new_process_had_said_was_forgotten_when_it_was_asked_again() {
+        let standing = Standing { down: vec![("a:443".to_owned(), "it is down".to_owned())], ..Standing::default() };
+        let mut missing = Missing::default();
+        for (request, lines, next, why) in [
+            (Request::Unready, "a:443", Some(Request::Unready), "it has no token for a:443"),
+            (Request::Unready, "", Some(Request::Unreached), "it has not said whether it reaches the registries"),
+            (Request::Unreached, "a:443", Some(Request::Unready), ", which it does not reach either: "),
+            (Request::Unready, "", Some(Request::Unreached), ", which it does not reach either: "),
+            (Request::Unreached, "", None, ""),
+        ] {
+            assert_eq!(missing.judge(&standing, request, lines.to_owned()), next, "{lines:?}");
+            assert!(missing.why.contains(why), "{}", missing.why);
         }
     }
 }

@@ -25,7 +25,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{AccessFlags, Pid, access};
 
 use super::handover::{self, Asking, Request};
-use super::standing::Standing;
+use super::standing::{Missing, Standing};
 use crate::listen::inherited::{self, FIRST_DESCRIPTOR, Handed};
 use crate::notify;
 
@@ -136,8 +136,8 @@ impl NewProcess {
         let pid = self.child.as_ref().ok_or("there is no new process")?.id();
         let deadline = Instant::now() + READY_LIMIT;
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
-        let (mut is_asked, mut missing) = (false, "it has not answered yet, so it may hang".to_owned());
-        let mut request = Request::Unready;
+        let (mut is_asked, mut request) = (false, Request::Unready);
+        let mut missing = Missing::default();
         loop {
             if has_ended(pid).map_err(|cause| format!("process {pid}: {cause}"))? {
                 let status = self.end().map_err(|cause| format!("process {pid}: {cause}"))?;
@@ -148,8 +148,7 @@ impl NewProcess {
             match answer.and_then(|()| self.asking.answer()) {
                 Ok(None) => {}
                 Ok(Some(lines)) => {
-                    let next = judge(&standing(), request, &lines, &mut missing);
-                    let Some(next) = next else { return Ok(pid) };
+                    let Some(next) = missing.judge(&standing(), request, lines) else { return Ok(pid) };
                     is_asked = false;
                     // Each time it connects to every registry.
                     sleep(if request == Request::Unreached { REACH_STEP } else { STEP });
@@ -157,7 +156,7 @@ impl NewProcess {
                 }
                 // It is ending, which takes a moment.
                 Err(cause) => {
-                    missing = format!("it cannot be asked: {cause}");
+                    missing.why = format!("it cannot be asked: {cause}");
                     sleep(STEP);
                 }
             }
@@ -165,7 +164,8 @@ impl NewProcess {
                 return Err(format!("process {pid} is ended, because this one was told to end"));
             }
             if Instant::now() >= deadline {
-                return Err(format!("process {pid} could not take over within {} s: {missing}", READY_LIMIT.as_secs()));
+                let limit = READY_LIMIT.as_secs();
+                return Err(format!("process {pid} could not take over within {limit} s: {}", missing.why));
             }
         }
     }
@@ -196,26 +196,6 @@ impl Drop for NewProcess {
     fn drop(&mut self) {
         // It serves nobody yet. An error means that it is gone, or that it serves.
         let _ = self.end();
-    }
-}
-
-/// What the new process is asked next, after this answer; `None` if it may take this one's place. `missing` says why not.
-fn judge(standing: &Standing, request: Request, lines: &str, missing: &mut String) -> Option<Request> {
-    let why = match request {
-        // It had its tokens when it was asked for them.
-        Request::Unreached => standing.holds_back("").or_else(|| standing.is_down_for(lines)),
-        _ => standing.holds_back(lines),
-    };
-    match why {
-        Some(why) => {
-            *missing = why;
-            Some(Request::Unready)
-        }
-        None if request == Request::Unready && standing.is_down() => {
-            "it has not said whether it reaches the registries".clone_into(missing);
-            Some(Request::Unreached)
-        }
-        None => None,
     }
 }
 
