@@ -161,8 +161,7 @@
 //! chroot                           where a path of a tree leads, whose root is the tree's
 //! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step
-//! environment_file                 the variables of a unit of systemd
-//! service_variables                taken from such a file by commands that go the service's way
+//! environment_file, service_variables    the variables of a unit of systemd; taken by commands that go the service's way
 //! glob                             whether a name is one of a pattern's
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
@@ -170,8 +169,8 @@
 //!   unit::manager, unit::specifier   what systemd gives to every service; `%n` and so on in units
 //!   unit::own                        whether this program's own service has other settings than a command
 //! program                          runs one to its end, and ends it with its process group
-//! digest                           whether content is what its digest says
-//! secret, answer                   masked values; what servers say
+//! shell                            a text as one word of a command that is shown
+//! secret, answer, digest           masked values; what servers say; whether content is what its digest says
 //! logger                           the log
 //!   filter, directives             which records are logged
 //!   format, json, field            one record is one line or one object, and no value can forge a field
@@ -280,7 +279,7 @@
 //! environment_file
 //! answer, browser, digest, directory, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
-//! chroot, glob, label
+//! chroot, glob, label, shell
 //! ```
 //!
 //! # Invariants
@@ -491,6 +490,7 @@ mod run;
 mod secret;
 mod serve;
 mod service_variables;
+mod shell;
 mod token;
 mod unit;
 mod value;

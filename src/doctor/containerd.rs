@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::ask;
-use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_word, unreadable};
+use super::expected::{self, Expected, List, by_hand, leftover, misplaced, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
@@ -19,6 +19,7 @@ use crate::unit::Unit;
 mod enable;
 mod settings;
 
+use crate::shell::shell_word;
 use enable::not_enabled;
 use settings::{FIRST, NEW, OLD, Settings};
 

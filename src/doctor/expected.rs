@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci::authority;
-use oci::printable::is_harmless;
 
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES};
 use crate::client_config::address::{Address, Here, Order, Slip};
 use crate::client_config::{Client, Registry, registries};
 use crate::config::{Config, Routes};
+use crate::shell::{self, shell_word};
 
 /// The proxy as engines should know it.
 pub(super) struct Expected<'a> {
@@ -65,7 +65,7 @@ impl<'a> Expected<'a> {
 
     /// Has commands that write files write them below this root.
     pub(super) fn below(&mut self, root: &Path) {
-        self.root = format!(" --root {}", shell_word(&root.display().to_string()));
+        self.root = shell::root_flag(root);
         self.tree = Some(root.to_owned());
     }
 
@@ -139,31 +139,6 @@ fn before_podman(address: &Address, file: Option<&str>) -> Option<String> {
             "getent hosts {ip}  # podman takes no IPv6 address: a name of it goes into --mirror, as http://NAME:{port}"
         ),
     })
-}
-
-/// A text as one word of a shell. One that a terminal would show as another one is written by what it is made of, so that it can
-/// be read and still names the same file; any POSIX shell takes that.
-pub(super) fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,[]".contains(c);
-    // Brackets are a pattern for a shell, which only matters where it matches a file.
-    if !text.is_empty() && text.chars().all(|c| is_plain(c) && c != '[' && c != ']') {
-        return text.to_owned();
-    }
-    if text.chars().all(is_harmless) {
-        return format!("'{}'", text.replace('\'', r"'\''"));
-    }
-    let mut format = String::new();
-    for c in text.chars() {
-        match c {
-            '%' => format.push_str("%%"),
-            '\\' => format.push_str(r"\\"),
-            '\'' => format.push_str(r"'\''"),
-            c if is_harmless(c) => format.push(c),
-            // Three digits, so that one that follows is none of them.
-            c => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| format.push_str(&format!("\\{byte:03o}"))),
-        }
-    }
-    format!("\"$(printf '{format}')\"")
 }
 
 /// Gives a file a name by which no engine knows it.
@@ -267,26 +242,5 @@ pub(super) fn leftover(file: &str, registry: &str, fix: Fix) -> Finding {
             "each pull of {registry} is refused by the proxy first, with 404, and fails if nobody else may be asked"
         ),
         fix,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_that_a_terminal_would_not_show_still_names_the_same_file() {
-        for (text, expected) in [
-            ("/etc/a.conf", "/etc/a.conf"),
-            ("", "''"),
-            ("it's", r"'it'\''s'"),
-            ("a\u{1b}7'%d\\n", r#""$(printf 'a\0337'\''%%d\\n')""#),
-            ("caf\u{e9}\u{202e}$(false)`\"", r#""$(printf 'café\342\200\256$(false)`"')""#),
-        ] {
-            let word = shell_word(text);
-            assert_eq!(word, expected);
-            let shell = std::process::Command::new("sh").args(["-c", &format!("printf %s {word}")]).output();
-            assert_eq!(String::from_utf8_lossy(&shell.expect("it runs").stdout), text, "{word}");
-        }
     }
 }

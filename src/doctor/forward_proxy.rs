@@ -2,10 +2,11 @@
 
 use oci::authority;
 
-use super::expected::{Expected, by_hand, edit, shell_word};
+use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Way};
 use crate::client_config::address::Address;
 use crate::net::egress::NoProxy;
+use crate::shell::shell_word;
 use crate::unit::Unit;
 
 const NO_PROXY: &str = "NO_PROXY";

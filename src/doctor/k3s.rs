@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable, with_path};
+use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
 use super::started;
@@ -10,6 +10,7 @@ use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Broken, Client, Node, SWITCH};
 use crate::config::parse_yaml;
 use crate::host::{DENIED, Host, Text};
+use crate::shell::shell_word;
 
 const KINDS: [(Part, Client); 2] = [(Part::K3s, Client::K3s), (Part::Rke2, Client::Rke2)];
 

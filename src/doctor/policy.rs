@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use oci::route::DOCKER_HUB;
 use serde_json::{Map, Value};
 
-use super::expected::{Expected, by_hand, edit, shell_word, unreadable};
+use super::expected::{Expected, by_hand, edit, unreadable};
 use super::finding::{Code, Examined, Finding, Way, listed};
 use super::registries_conf::{OFFICIAL, ROOTS, by_owner, covers};
 use super::text;
@@ -14,6 +14,7 @@ use crate::host::{DENIED, Host, Text};
 
 mod requirement;
 
+use crate::shell::shell_word;
 use requirement::rejects_of;
 
 /// Of the system: the first of them that is there counts. Only a podman that came after 5 knows the second.

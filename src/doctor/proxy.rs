@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::ask::{self, Answer};
-use super::expected::{Expected, by_hand, edit, shell_word};
+use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
 use super::sockets::Sockets;
 use crate::client_config::address::Address;
@@ -19,6 +19,7 @@ use crate::metrics::labels::Cause;
 
 mod down;
 
+use crate::shell::shell_word;
 use down::Service;
 pub(super) use down::unit_state;
 

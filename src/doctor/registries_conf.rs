@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci::route::{DOCKER_HUB, Route};
 use toml::{Table, Value};
 
-use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced, shell_word, unreadable};
+use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
 use super::text;
 use crate::client_config::address::{Address, Verdict, order};
@@ -27,6 +27,7 @@ pub(super) use files::Files;
 pub(super) use release::Release;
 pub(super) use users::by_owner;
 
+use crate::shell::shell_word;
 use users::{of_addition, of_owner, of_user};
 
 /// A user's own, below the home directory.

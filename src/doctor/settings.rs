@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::expected::{by_hand, edit, shell_word};
+use super::expected::{by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part};
 use crate::host::DENIED;
+use crate::shell::{root_flag, shell_word};
 
 /// Mistakes in the settings, a line each. Nothing else can be judged then but whether the service is in this state of systemd's.
 pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>, root: &Path, state: Option<&str>) -> Examined {
@@ -70,9 +71,7 @@ pub(super) fn with_sample(file: Option<&str>, root: &Path) -> Examined {
 
 /// Has settings written for the host, or in the tree of another one.
 fn init(root: &Path) -> Fix {
-    let tree = Some(root).filter(|root| *root != Path::new("/"));
-    let tree = tree.map(|root| format!(" --root {}", shell_word(&root.display().to_string()))).unwrap_or_default();
-    by_hand(format!("acr-cache-proxy init{tree}"))
+    by_hand(format!("acr-cache-proxy init{}", root_flag(root)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Whether it is known how an engine is started. Where it is not, nothing of it is judged.
 
-use super::expected::{by_hand, shell_word};
+use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding};
 use crate::host::DENIED;
+use crate::shell::shell_word;
 use crate::unit::{Unit, Unknown};
 
 /// Says what is not known of it, if there is something.

@@ -11,12 +11,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::ask;
-use super::expected::{Expected, by_hand, shell_word};
+use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml;
 use crate::client_config::address::Address;
 use crate::host::Host;
 use crate::net::trust::{SYSTEM_BUNDLES, TrustRoots};
+use crate::shell::shell_word;
 
 /// From the connection to the end of the handshake, which takes milliseconds on one host and a second between continents.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

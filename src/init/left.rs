@@ -6,6 +6,7 @@ use super::ask::{Manner, Stop};
 use super::place::Before;
 use super::service::Manager;
 use super::{CONFIG, Init, Settings, Step};
+use crate::shell::root_flag;
 
 impl<R: BufRead, W: Write> Init<'_, R, W> {
     /// That a hop of the way has failed, and what to do; without the configuration there is nothing to check by.
@@ -69,6 +70,6 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
 
     /// The flag by which another command looks at the same tree; empty for this machine.
     pub(super) fn root(&self) -> String {
-        if self.host.is_this { String::new() } else { format!(" --root {}", self.options.root.display()) }
+        if self.host.is_this { String::new() } else { root_flag(&self.options.root) }
     }
 }

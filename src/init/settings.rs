@@ -8,6 +8,7 @@ use oci::route::{DOCKER_HUB, Source};
 
 use super::ask::{Conversation, Stop};
 use crate::config::{Domain, parse_guid, parse_prefix};
+use crate::shell::shell_word;
 
 /// More rules than any host's engines pull by; a list without an end is somebody's mistake.
 pub(super) const MAX_RULES: usize = 16;
@@ -125,12 +126,10 @@ impl Settings {
         let rules = self.rules.iter().flat_map(|rule| [("source", &rule.source), ("prefix", &rule.prefix)]);
         let id = self.client_id.iter().map(|id| ("client-id", id));
         let flags = std::iter::once(("registry", &self.registry)).chain(rules).chain(id);
-        let quoted =
-            |text: &str| if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "")) };
         let listeners = [("listen-address", self.listen, Self::LISTEN), ("admin-address", self.admin, Self::ADMIN)];
         let listeners = listeners.into_iter().filter(|(_, address, default)| address != default);
-        let listeners = listeners.map(|(name, address, _)| format!(" --{name} '{address}'"));
-        flags.map(|(name, text)| format!(" --{name} {}", quoted(text))).chain(listeners).collect()
+        let listeners = listeners.map(|(name, address, _)| format!(" --{name} {}", shell_word(&address.to_string())));
+        flags.map(|(name, text)| format!(" --{name} {}", shell_word(text))).chain(listeners).collect()
     }
 
     /// The file, with comments for whoever edits it.
@@ -230,7 +229,7 @@ fn scalar(text: &str) -> String {
     }
 }
 
-/// A word that is nothing else to YAML and to shells, but for the reserved ones.
+/// A word that is nothing else to YAML, but for the reserved ones.
 fn is_plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/' | b'_' | b'-'))

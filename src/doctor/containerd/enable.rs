@@ -1,10 +1,11 @@
 //! Whether containerd looks for `hosts.toml`, and the command that has it do so.
 
-use super::super::expected::{by_hand, edit, shell_word};
+use super::super::expected::{by_hand, edit};
 use super::super::finding::{Code, Finding, Fix};
 use super::super::hosts_toml;
 use super::{CERTS_D, Facts, RESTART, Settings};
 use crate::host::Text;
+use crate::shell::shell_word;
 
 /// The directory that it reads, or why it reads none or another than the one with the files of client-config.
 pub(super) fn not_enabled(

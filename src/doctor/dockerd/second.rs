@@ -1,7 +1,7 @@
 //! A dockerd besides the one of the service, with a socket and a file of its own, is not looked at; a note says so.
 
-use crate::doctor::expected::shell_word;
 use crate::host::{self, Host};
+use crate::shell::shell_word;
 use crate::unit::flag;
 
 /// Which users have a dockerd of their own, which is not looked at; a sentence each.

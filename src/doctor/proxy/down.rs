@@ -3,7 +3,7 @@
 use std::io;
 
 use super::super::ask;
-use super::super::expected::{Expected, by_hand, shell_word};
+use super::super::expected::{Expected, by_hand};
 use super::super::finding::{Code, Finding, Fix, listed};
 use super::super::sockets::{Socket, Sockets};
 use super::{Facts, stranger, told, who_listens};
@@ -12,6 +12,7 @@ use crate::config::{Config, Endpoint};
 use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, runs_systemd};
+use crate::shell::shell_word;
 use crate::unit::own::{self, Other};
 
 /// What systemd knows of the service.

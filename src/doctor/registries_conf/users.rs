@@ -7,9 +7,10 @@ use oci::route::DOCKER_HUB;
 use super::files::{Addition, Files};
 use super::release::Release;
 use super::{Entry, OURS, ROOTS, USERS, blocks_official, covering, entries, judge_entry, of_official};
-use crate::doctor::expected::{Expected, aside, by_hand, edit, shell_word};
+use crate::doctor::expected::{Expected, aside, by_hand, edit};
 use crate::doctor::finding::{Code, Examined, Finding, Fix, REGISTRIES, Way, listed};
 use crate::host::Text;
+use crate::shell::shell_word;
 
 /// A file of a user is changed by that user: root would follow the user's links, to where only root may write.
 pub(crate) fn by_owner(path: &str, fix: Fix) -> Fix {
