@@ -292,16 +292,7 @@ impl Config {
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
         let drain = Drain::parse(drain, &mut mistakes);
         let notify = Notify::parse(notify, &mut mistakes);
-        let ca_flag = flags.get(&FILE.ca_file.row);
-        let ca_place = ca_flag.as_ref().or(ca_file.as_ref()).map(|(place, _)| place.clone());
-        let ca_file = FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes);
-        if let (Some(host), Some(place), Some(path)) = (host, ca_place, &ca_file) {
-            if credential::is_elsewhere(path) {
-                host.lack(path).into_iter().for_each(|lack| mistakes.add(&place, lack));
-            } else if let Err(cause) = (host.check_ca_file)(path) {
-                mistakes.add(&place, format_args!("{}: {cause}", path.display()));
-            }
-        }
+        let ca_file = parse_ca_file([flags.get(&FILE.ca_file.row), ca_file], host, &mut mistakes);
         let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, host, &mut mistakes));
 
         let cache = FileCache::parse(cache, &mut mistakes);
@@ -441,6 +432,20 @@ impl Config {
     pub(crate) fn log(&self) -> &logger::Settings {
         &self.log
     }
+}
+
+/// On a host that is to serve by it, the file has to be there and to hold certificates.
+fn parse_ca_file(given: [Option<Text>; 2], host: Option<&ServingHost>, mistakes: &mut Mistakes) -> Option<PathBuf> {
+    let place = given.iter().flatten().next().map(|(place, _)| place.clone());
+    let path = FILE.ca_file.parse(given, mistakes)?;
+    if let (Some(host), Some(place)) = (host, place) {
+        if credential::is_elsewhere(&path) {
+            host.lack(&path).into_iter().for_each(|lack| mistakes.add(&place, lack));
+        } else if let Err(cause) = (host.check_ca_file)(&path) {
+            mistakes.add(&place, format_args!("{}: {cause}", path.display()));
+        }
+    }
+    Some(path)
 }
 
 fn proxies_blobs(routes: &Routes) -> bool {

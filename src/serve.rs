@@ -79,24 +79,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let prepared = listeners.prepare(wanted(config)).map_err(ServeError::cannot_open)?;
     let takeover = Takeover::new(Arc::clone(&listeners), prepared, Arc::clone(&load));
 
-    let mut server = Server::new_with_opt_and_conf(
-        None,
-        ServerConf {
-            threads,
-            // With one thread there is nothing to steal, and tokio's multi-thread runtime costs a tenth more CPU time.
-            work_stealing: threads > 1,
-            max_retries: proxy::MAX_TRIES,
-            // Pingora's own timers need a thread that wakes up a hundred times a second, also where nobody asks for anything.
-            fast_timeout_to_tokio_threshold_seconds: Some(0),
-            // Pingora keeps so many connections for each thread.
-            upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
-            ca_file: Some(bundle.path()),
-            // Pingora is told to end when the drain is over.
-            grace_period_seconds: Some(0),
-            graceful_shutdown_timeout_seconds: Some(1),
-            ..ServerConf::default()
-        },
-    );
+    let mut server = pingora(threads, shares.pool, bundle.path());
     let (meters, began) = (Arc::new(Meters::default()), Instant::now());
     let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server.configuration)), shares.pool);
     let (table, mut upkeep) = RouteTable::new(roots.clone(), calls, &meters);
@@ -177,6 +160,28 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     spans.flush();
     drop(bundle);
     Ok(())
+}
+
+/// Pingora's server, without a service yet. `pool` is how many connections to registries and storage stay open for another request.
+fn pingora(threads: usize, pool: usize, ca_file: String) -> Server {
+    Server::new_with_opt_and_conf(
+        None,
+        ServerConf {
+            threads,
+            // With one thread there is nothing to steal, and tokio's multi-thread runtime costs a tenth more CPU time.
+            work_stealing: threads > 1,
+            max_retries: proxy::MAX_TRIES,
+            // Pingora's own timers need a thread that wakes up a hundred times a second, also where nobody asks for anything.
+            fast_timeout_to_tokio_threshold_seconds: Some(0),
+            // Pingora keeps so many connections for each thread.
+            upstream_keepalive_pool_size: pool.div_ceil(threads),
+            ca_file: Some(ca_file),
+            // Pingora is told to end when the drain is over.
+            grace_period_seconds: Some(0),
+            graceful_shutdown_timeout_seconds: Some(1),
+            ..ServerConf::default()
+        },
+    )
 }
 
 /// The listeners of these settings.
