@@ -8,6 +8,7 @@ use crate::answer::begins;
 const NOT_ASKED: &str = "it is about a part of the blob, and the whole was asked for";
 const NO_PLACE: &str = "it is a part of the blob and does not say which";
 const OTHER_PART: &str = "it is another part of the blob than was asked for";
+const OTHER_LENGTH: &str = "its length is not that of the part that it names";
 const HAS_IT: &str = "it refuses a part that the blob has, by its own words";
 
 /// A range of bytes as a client asks for it.
@@ -42,7 +43,13 @@ pub(crate) fn contradicts(status: StatusCode, answer: &HeaderMap, client: &Heade
                 Some(Some(place)) => {
                     let is_asked =
                         asked.iter().any(|one| one.begins(&place)) && asked.iter().any(|one| one.ends(&place));
-                    (!is_asked).then_some(OTHER_PART)
+                    let length = answer.get(header::CONTENT_LENGTH).and_then(|value| number(value.to_str().ok()?));
+                    match length {
+                        _ if !is_asked => Some(OTHER_PART),
+                        // The difference is one less than the length of the part, which may be more than a number holds.
+                        Some(length) if length.checked_sub(1) != Some(place.last - place.first) => Some(OTHER_LENGTH),
+                        Some(_) | None => None,
+                    }
                 }
             }
         }
@@ -148,9 +155,9 @@ mod tests {
     #[test]
     fn a_part_is_an_answer_only_to_who_asks_for_it() {
         const PARTS: &str = "multipart/byteranges; boundary=x";
-        let headers = |fields: [(header::HeaderName, &'static str); 2]| {
-            let there = fields.into_iter().filter(|(_, value)| !value.is_empty());
-            there.map(|(name, value)| (name, HeaderValue::from_static(value))).collect::<HeaderMap>()
+        let headers = |fields: &[(header::HeaderName, &'static str)]| {
+            let there = fields.iter().filter(|(_, value)| !value.is_empty());
+            there.map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect::<HeaderMap>()
         };
         for (asked, status, place, kind, expected) in [
             ("", 200, "", "", None),
@@ -199,10 +206,31 @@ mod tests {
             ("bytes=-5", 206, "bytes 95-96/100", "", Some(OTHER_PART)),
             ("bytes=0-1,4-5", 206, "bytes 4-4/9", "", Some(OTHER_PART)),
         ] {
-            let client = headers([(header::RANGE, asked), (header::USER_AGENT, "")]);
-            let answer = headers([(header::CONTENT_RANGE, place), (header::CONTENT_TYPE, kind)]);
+            let client = headers(&[(header::RANGE, asked)]);
+            let answer = headers(&[(header::CONTENT_RANGE, place), (header::CONTENT_TYPE, kind)]);
             let status = StatusCode::from_u16(status).expect("a status");
             assert_eq!(contradicts(status, &answer, &client), expected, "{asked} {status} {place} {kind}");
+        }
+    }
+
+    #[test]
+    fn a_part_whose_length_is_not_that_of_the_place_that_it_names_was_an_answer() {
+        for (asked, place, length, expected) in [
+            ("bytes=0-9", "bytes 0-9/10", "10", None),
+            ("bytes=0-9", "bytes 0-9/10", "", None),
+            ("bytes=0-9", "bytes 0-9/10", "9", Some(OTHER_LENGTH)),
+            ("bytes=0-9", "bytes 0-9/10", "11", Some(OTHER_LENGTH)),
+            ("bytes=0-", "bytes 0-0/1", "0", Some(OTHER_LENGTH)),
+            ("bytes=0-9", "bytes 5-9/10", "9", Some(OTHER_PART)),
+            ("bytes=0-", "bytes 0-18446744073709551614/*", "18446744073709551615", None),
+        ] {
+            let client = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(asked))]);
+            let mut answer = HeaderMap::from_iter([(header::CONTENT_RANGE, HeaderValue::from_static(place))]);
+            if !length.is_empty() {
+                answer.insert(header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            let found = contradicts(StatusCode::PARTIAL_CONTENT, &answer, &client);
+            assert_eq!(found, expected, "{asked} {place} {length}");
         }
     }
 }
