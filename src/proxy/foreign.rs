@@ -23,6 +23,7 @@ const ASTRAY: &str = "it is a redirect of a blob, neither to one of the reposito
 /// Why an answer is not used that has none of the content that was asked for.
 pub(crate) const NO_MANIFEST: &str = "it is no manifest";
 pub(crate) const NO_LIST: &str = "it is not JSON";
+const NO_BLOB: &str = "it is no blob";
 const OTHER_DIGEST: &str = "its Docker-Content-Digest is another digest than was asked for";
 
 /// Why this cannot be the registry's answer; `None` where it can.
@@ -30,10 +31,11 @@ pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Dest
     match target.endpoint() {
         Endpoint::Blob if is_redirect(response.status) && !has_address(response) => Some(NOWHERE),
         Endpoint::Blob if is_redirect(response.status) && !may_lead(response, target, destination) => Some(ASTRAY),
-        Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
+        Endpoint::Blob if is_elsewhere(response, destination) => Some(ELSEWHERE),
         // ACR itself has all but blobs.
-        _ if is_redirect(response.status) => Some(ELSEWHERE),
+        Endpoint::Manifest | Endpoint::Tags | Endpoint::Referrers if is_redirect(response.status) => Some(ELSEWHERE),
         _ if !response.status.is_success() || !is_page_of_another(&response.headers) => None,
+        Endpoint::Blob => Some(NO_BLOB),
         Endpoint::Manifest => Some(NO_MANIFEST),
         Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
     }

@@ -269,6 +269,7 @@ async fn a_page_in_place_of_the_registry_reaches_no_client_that_passes_the_cache
             ("tags/list", page(200, &[]), 502, "the registry's answer cannot be used: it is not JSON"),
             // Whoever says the digest has the manifest, by whatever type.
             ("manifests/latest", page(200, &[("Docker-Content-Digest", &pushed.index_digest)]), 200, "sign in"),
+            (&*blob, page(200, &[]), 502, "the registry's answer cannot be used: it is no blob"),
             (&*blob, to(302, PORTAL), 502, "the registry's answer cannot be used: it is a redirect"),
             (&*blob, to(303, PORTAL), 502, "the registry's answer cannot be used: it is a redirect"),
             // It may be ACR's, by its status or by where it leads.
