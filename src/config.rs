@@ -139,6 +139,8 @@ pub(crate) struct Flags {
     /// The registry of the flags stands in place of the routes.
     replaces_routes: bool,
     rust_log: Option<String>,
+    /// A file that was looked for in place of one that is named, and is not there.
+    missing: Option<PathBuf>,
 }
 
 impl Flags {
@@ -150,6 +152,11 @@ impl Flags {
     /// With this text as what is in a file of that path.
     pub(crate) fn with_text(self, path: &Path, text: &str) -> Self {
         Self { config: Some(path.to_owned()), text: Some(text.to_owned()), ..self }
+    }
+
+    /// With the path of the host's own file, which is not there.
+    pub(crate) fn with_missing_file(self, path: PathBuf) -> Self {
+        Self { missing: Some(path), ..self }
     }
 
     /// With a text for the flag of this row. A row without a flag has nothing to set.
@@ -311,6 +318,12 @@ impl Config {
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
         let mut table = Table::default();
+        if let (Some(path), None, true) = (&flags.missing, &domain, mistakes.is_empty()) {
+            mistakes.add_general(&format!(
+                "the registry is not named, because {} is not there: name another file by --config, or set --upstream-domain to its login server, such as example.azurecr.io",
+                path.display()
+            ));
+        }
         if routes.is_empty() {
             table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, &cache, host);
         } else {

@@ -20,6 +20,9 @@ use crate::chroot::{MOST_LINKS, steps};
 
 /// Of a directory that is made here; clients read what is in it.
 const MODE: u32 = 0o755;
+/// Why there is nothing to read, a clause about the place.
+pub(crate) const A_DIRECTORY: &str = "is a directory";
+pub(crate) const IRREGULAR: &str = "is no regular file";
 /// A directory to walk on from, which may be one that may not be listed.
 const WALK: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -298,13 +301,16 @@ impl Place {
 
     /// The whole of a file of so many bytes at most; or why it is none to read, a clause about it.
     pub(crate) fn read(&self, longest: u64) -> io::Result<Result<Vec<u8>, String>> {
-        let irregular = || Ok(Err("is no regular file".to_owned()));
-        if !self.metadata()?.is_file() {
-            return irregular();
+        let metadata = self.metadata()?;
+        if metadata.is_dir() {
+            return Ok(Err(A_DIRECTORY.to_owned()));
+        }
+        if !metadata.is_file() {
+            return Ok(Err(IRREGULAR.to_owned()));
         }
         let file = self.open()?;
         if !file.metadata()?.is_file() {
-            return irregular();
+            return Ok(Err(IRREGULAR.to_owned()));
         }
         let mut content = Vec::new();
         file.take(longest + 1).read_to_end(&mut content)?;
@@ -379,6 +385,6 @@ mod tests {
         let tree = Directory::open(root.path()).expect("it is there");
         let place = tree.place(Path::new("fifo"), Missing::Tell).expect("no link");
         assert!(place.open().and_then(|file| file.metadata()).is_ok_and(|file| !file.is_file()), "at once");
-        assert!(place.read(1).is_ok_and(|content| content == Err("is no regular file".to_owned())));
+        assert!(place.read(1).is_ok_and(|content| content == Err(IRREGULAR.to_owned())));
     }
 }

@@ -77,7 +77,7 @@
 //!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
 //!       hop_by_hop                     what `Connection` lists goes no further, in either direction
 //!     shield                         request_filter, then: the answer from what is kept, or from a flight that requests share
-//!       answer                         an answer made of what is kept
+//!       answer, signature              made of what is kept; of an image whose signature is not known
 //!       relocate                       upstream_response_filter: another redirect in place of a kept one that storage refuses
 //!     cache_status                   what `Cache-Status` says of an answer
 //!     fetch                          what a flight asks the registry, and again where that may help

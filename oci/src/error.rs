@@ -19,6 +19,8 @@ pub enum Code {
     TagInvalid,
     /// The reference of a manifest is missing.
     ManifestInvalid,
+    /// There is no such manifest in the repository.
+    ManifestUnknown,
     /// The digest breaks the grammar.
     DigestInvalid,
     /// `n` is not a number (from the Docker registry API, which the specification keeps compatible).
@@ -43,6 +45,7 @@ impl Code {
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::TagInvalid => "TAG_INVALID",
             Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
             Self::Unsupported => "UNSUPPORTED",

@@ -19,6 +19,12 @@ impl Image {
     /// dot or a port, or `localhost`, is a registry, as everywhere. The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("{text:?} is not an image: {what}, such as library/nginx:1.27"));
+        if text.is_empty() {
+            return wrong("it is empty: use repository and tag");
+        }
+        if text.contains(char::is_whitespace) {
+            return wrong("it has a blank: use repository and tag, and give each image by itself");
+        }
         if text.contains("://") {
             return wrong("it has a scheme: use registry, repository and tag");
         }
@@ -36,7 +42,15 @@ impl Image {
             _ => (None, name),
         };
         if Name::parse(repository).is_none() {
-            return wrong(&format!("a repository is lower case, {MAX_NAME} bytes at most: use repository and tag"));
+            let rule = if repository.len() > MAX_NAME {
+                format!("a repository has {MAX_NAME} bytes at most")
+            } else if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                "a repository is lower case".to_owned()
+            } else {
+                "a repository is of parts with a slash between them, each of letters and digits with \".\", \"_\" or \"-\" between them"
+                    .to_owned()
+            };
+            return wrong(&format!("{rule}: use repository and tag"));
         }
         if tag.is_some_and(|tag| Tag::parse(tag).is_none()) {
             return wrong("what follows the colon is not a tag: use repository and tag");
@@ -127,13 +141,16 @@ mod tests {
             assert_eq!(Image::parse(&image.to_string()).as_ref(), Ok(&image), "{text}");
         }
         for (text, says) in [
-            ("", "a repository is lower case"),
-            ("Library/nginx", "a repository is lower case"),
-            ("docker.io/", "a repository is lower case"),
-            ("ghcr.io/../x", "a repository is lower case"),
-            ("nginx 1.27", "a repository is lower case"),
+            ("", "it is empty"),
+            ("Library/nginx", "a repository is lower case: "),
+            ("docker.io/", "a repository is of parts "),
+            ("ghcr.io/../x", "a repository is of parts "),
+            ("-x", "a repository is of parts "),
+            (&"a".repeat(256), "a repository has 255 bytes at most: "),
+            ("nginx 1.27", "it has a blank"),
             ("library/nginx:", "is not a tag"),
-            ("library/nginx:a b", "is not a tag"),
+            ("library/nginx:a b", "it has a blank"),
+            ("library/nginx:a+b", "is not a tag"),
             ("library/nginx@sha256:ab", "is not a sha256 or sha512 digest"),
             ("library/nginx@latest", "is not a sha256 or sha512 digest"),
             ("https://example.azurecr.io/hub/nginx", "has a scheme"),

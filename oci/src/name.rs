@@ -69,6 +69,12 @@ pub fn is_attachment(tag: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) && matches!(kind, "" | "sig" | "att" | "sbom")
 }
 
+/// The digest of the manifest whose signature has this tag, which cosign and containers/image make of it: `sha256-<hex>.sig`.
+pub fn signed_by(tag: &str) -> Option<String> {
+    let digest = tag.strip_suffix(".sig").filter(|_| is_attachment(tag))?;
+    Some(digest.replacen('-', ":", 1))
+}
+
 /// A digest, such as `sha256:<64 hex digits>`. Its `:` and `+` may be percent-encoded: some clients do it, and it is
 /// equivalent (RFC 3986 section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,6 +337,8 @@ mod tests {
             ("latest".to_owned(), false),
         ] {
             assert_eq!(is_attachment(&tag), expected, "{tag}");
+            let signed = format!("sha256:{digest}");
+            assert_eq!(signed_by(&tag), (expected && tag.ends_with(".sig")).then_some(signed), "{tag}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `serve`: the flags of the proxy itself, which `client-config` has as well.
 
 use std::io::ErrorKind;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
@@ -94,10 +95,10 @@ impl ServeFlags {
         let path = root.join(CONFIG);
         match Directory::open(root).and_then(|tree| tree.place(Path::new(CONFIG), Missing::Tell)) {
             Ok(place) if place.metadata().is_err_and(|cause| cause.kind() == ErrorKind::NotFound) => {
-                return Ok(false);
+                return Ok(self.miss(path));
             }
             Ok(place) if place.is_linked => self.config = Some(place.path()),
-            Err(Astray::Missing(_)) => return Ok(false),
+            Err(Astray::Missing(_)) => return Ok(self.miss(path)),
             Err(astray @ Astray::Link(_)) => {
                 return Err(mistake(&format!("{}: name it by --config", astray.sentence(&path))));
             }
@@ -105,6 +106,12 @@ impl ServeFlags {
             Ok(_) | Err(Astray::Failed(..)) => self.config = Some(path),
         }
         Ok(true)
+    }
+
+    /// The host has no settings, which is said where a registry is needed.
+    fn miss(&mut self, path: PathBuf) -> bool {
+        self.settings.0 = mem::take(&mut self.settings.0).with_missing_file(path);
+        false
     }
 
     /// The file of the settings.
@@ -154,7 +161,7 @@ impl FromArgMatches for SettingFlags {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         let given = |row: &'static Row| Some((row, matches.get_one::<String>(row.flag?)?.clone()));
-        let flags = std::mem::take(&mut self.0);
+        let flags = mem::take(&mut self.0);
         self.0 =
             config::flagged().into_iter().filter_map(given).fold(flags, |flags, (row, text)| flags.with(row, text));
         Ok(())

@@ -17,6 +17,7 @@ use super::masked::masked;
 use super::merge::Merged;
 use super::prune::{self, Installed};
 use super::{Client, File, Language, Setup, mirrors_file};
+use crate::directory::{A_DIRECTORY, IRREGULAR};
 use crate::host::Host;
 
 /// Lines around a difference.
@@ -126,11 +127,11 @@ fn check(setup: &Setup, root: &Path) -> Result<(), String> {
 
 fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     let stale = setup.stale(root)?;
-    let (mut left, mut failed, mut is_denied) = (0, 0, false);
+    let (mut left, mut failed, mut is_denied) = (Vec::new(), 0, false);
     for file in &setup.files {
         let put = look(root, file, setup.here.as_ref()).and_then(|look| put(root, file, &look, how));
         match put {
-            Ok(is_left) => left += usize::from(is_left),
+            Ok(is_left) => left.extend(is_left.then_some(&*file.path)),
             Err(cause) => {
                 failed += 1;
                 is_denied |= cause.contains(Errno::EACCES.desc());
@@ -152,10 +153,13 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
         if root != Path::new("/") && !setup.notes.is_empty() {
             tell("what follows is to be done on the host whose files these are, and not here:");
         }
+        if !left.is_empty() && !setup.notes.is_empty() {
+            tell(format_args!("what follows holds once {} is as is said above:", left.join(", ")));
+        }
         eprint!("{}", noted(&setup.notes));
     }
     outcome(&[
-        ("files that were left as they are", left),
+        ("files that were left as they are", left.len()),
         ("files that could not be written", failed),
         ("files that could not be removed", kept),
     ])
@@ -202,11 +206,12 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
             say("merged", at);
             say("kept", &copy);
         }
-        Outcome::Left(_)
-            if let Found::Foreign(why) = &look.found
-                && why == LOST_MARK =>
-        {
+        Outcome::Left(why) if why == LOST_MARK => {
             tell(format_args!("{} is left as it is: it {why}, and run this again", at.display()));
+            return Ok(true);
+        }
+        Outcome::Left(why) if [A_DIRECTORY, IRREGULAR].contains(&&*why) => {
+            tell(format_args!("{} {why}, and is left as it is: move it away, and run this again", at.display()));
             return Ok(true);
         }
         Outcome::Left(why) => {

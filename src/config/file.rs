@@ -144,12 +144,7 @@ impl Document<'_> {
             } else if known.contains(&name.as_str()) {
                 entries.push(entry);
             } else {
-                let nearness = |known: &&&str| strsim::jaro_winkler(known, name);
-                let nearest = known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
-                match nearest.filter(|nearest| nearness(nearest) >= NEAR) {
-                    Some(nearest) => self.wrong(&entry, format!("unknown setting: did you mean {nearest}?")),
-                    None => self.wrong(&entry, format!("unknown setting: use one of {}", known.join(", "))),
-                }
+                self.wrong(&entry, format_args!("unknown setting{}", instead(name, known)));
             }
         }
         entries
@@ -216,5 +211,21 @@ impl Document<'_> {
     pub(super) fn wrong(&mut self, node: &Node<'_>, what: impl fmt::Display) {
         let place = self.place(node);
         self.mistakes.add(&place, what);
+    }
+}
+
+/// What an unknown key may be meant as: one of another table or a flag's name, one of `known`, or any of those.
+fn instead(name: &str, known: &[&str]) -> String {
+    let is_elsewhere = |key: &str| {
+        let own = key.rsplit('.').next().unwrap_or(key);
+        key != own && (own == name || key.replace('.', "_") == name)
+    };
+    let elsewhere: Vec<_> = super::all().into_iter().map(|(key, _)| key).filter(|key| is_elsewhere(key)).collect();
+    let nearness = |known: &&&str| strsim::jaro_winkler(known, name);
+    let nearest = known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
+    match (&elsewhere[..], nearest.filter(|nearest| nearness(nearest) >= NEAR)) {
+        ([], Some(nearest)) => format!(": did you mean {nearest}?"),
+        ([], None) => format!(": use one of {}", known.join(", ")),
+        (elsewhere, _) => format!(" here: did you mean {}?", elsewhere.join(" or ")),
     }
 }

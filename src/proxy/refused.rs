@@ -60,6 +60,11 @@ impl Refused {
         })
     }
 
+    /// Whether an answer is neither what was asked for nor about the identity's right to it.
+    pub(crate) fn is_trouble(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
+        !status.is_success() && Self::of(status, headers, body) != Some(Self::Right)
+    }
+
     /// What a 403 is about by the registry's own error, if it has one.
     fn of_error(body: &[u8]) -> Self {
         let (code, message) = registry_error(body, &[]);

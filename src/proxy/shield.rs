@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::{Method, header};
+use oci::error::Refusal;
 use oci::media_type::Accepted;
 use oci::route::Blobs;
 use pingora::http::RequestHeader;
@@ -23,6 +24,7 @@ use crate::cache::{Content, Freshness, How, KeyRef, Known, Part, Reason, Served}
 
 mod answer;
 mod relocate;
+mod signature;
 
 #[cfg(feature = "hot-path")]
 pub(crate) use answer::with_digest;
@@ -104,6 +106,10 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
         // In a box: a hit needs no room for it.
         None => Box::pin(look_up_again(session, context, wanted.part)).await?,
     };
+    if let Some(refusal) = without_signature(&served, context) {
+        Box::pin(reply::refusal(session, context, refusal)).await?;
+        return Ok(true);
+    }
     match served {
         Served::Entry(entry, how) => serve(session, context, &wanted, &entry.content, how, &status).await,
         Served::Answer(content, how) => Box::pin(serve(session, context, &wanted, &content, how, &status)).await,
@@ -117,6 +123,15 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
             Ok(false)
         }
     }
+}
+
+/// [`signature::none_is_known`], and notes what the cache did.
+fn without_signature(served: &Served<Trouble>, context: &mut Context) -> Option<Refusal> {
+    let (Served::Answer(_, how) | Served::Failed(_, how)) = served else { return None };
+    let admitted = context.if_admitted()?;
+    let refusal = signature::none_is_known(served, admitted, admitted.destination.kept.as_ref()?)?;
+    context.note(*how);
+    Some(refusal)
 }
 
 /// The request goes to the registry by itself, which is counted. The cache itself counts what passes after a flight.

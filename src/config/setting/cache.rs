@@ -62,7 +62,8 @@ table! {
             help: "How long after these times an answer may still be served while the registry fails, 0s to 24h",
             more: "It fails when it cannot be reached, is too slow, throttles or answers with 5xx, or when the sign-in \
                    fails. A 404 is no failure, and counts at once; one that is kept is served in trouble only where it says that \
-                   an image has no signature: for the tags that clients make of its digest, such as `sha256-<hex>.sig`."
+                   an image has no signature: for the tags that clients make of its digest, such as `sha256-<hex>.sig`. \
+                   Of an image that is kept and whose signature nobody has asked for, it is said that it has none."
         } parse parse_lifetime::<MAX_STALE>;
 
         prefetch: List<Platform> {

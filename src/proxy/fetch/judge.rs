@@ -144,8 +144,7 @@ impl Read {
             // This proxy has written the request, so a 400, 405 or 407 is no more the client's doing than a 503; it may be of
             // something in between.
             _ => {
-                let is_trouble =
-                    !status.is_success() && Refused::of(status, &response.headers, &body) != Some(Refused::Right);
+                let is_trouble = Refused::is_trouble(status, &response.headers, &body);
                 let content = Arc::new(content::shared(response, body));
                 Judged::Is(Fetched::Answer { content, is_trouble })
             }
