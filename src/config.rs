@@ -231,11 +231,19 @@ pub(crate) fn flagged() -> Vec<&'static Row> {
 
 /// Every setting with its key as it is written in prose: `cache.tags`. A table that stands in two places is listed once.
 pub(crate) fn all() -> Vec<(String, &'static Row)> {
+    let mut rows: Vec<(String, &'static Row)> = Vec::new();
+    for (key, row) in everywhere() {
+        if !rows.iter().any(|(_, known)| std::ptr::eq(*known, row)) {
+            rows.push((key, row));
+        }
+    }
+    rows
+}
+
+/// The same with each place of a table.
+fn everywhere() -> Vec<(String, &'static Row)> {
     fn below(entries: Vec<Entry>, above: &str, rows: &mut Vec<(String, &'static Row)>) {
         for Entry { row, holds } in entries {
-            if rows.iter().any(|(_, known)| std::ptr::eq(*known, row)) {
-                continue;
-            }
             let key = format!("{above}{}", row.key);
             rows.push((key.clone(), row));
             match holds {

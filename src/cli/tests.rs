@@ -60,7 +60,10 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ("doctor --fix --json", "--fix and --json exclude each other: set one of the two"),
         ("client-config", "client-config: name the client: docker, "),
         ("client-config oci", "client-config: unknown client \"oci\": use docker, "),
-        ("client-config docker", "the registry is not named: set --upstream-domain"),
+        (
+            "client-config docker",
+            "the registry is not named, because /etc/acr-cache-proxy/config.yaml is not there: name another file by --config, or set --upstream-domain",
+        ),
         (
             "client-config docker --upstream-domain a.azurecr.io --listen-address :0",
             "listen: [::]:0 has a port only once the proxy runs",

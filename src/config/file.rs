@@ -216,11 +216,15 @@ impl Document<'_> {
 
 /// What an unknown key may be meant as: one of another table or a flag's name, one of `known`, or any of those.
 fn instead(name: &str, known: &[&str]) -> String {
-    let is_elsewhere = |key: &str| {
+    let is_elsewhere = |key: &String| {
         let own = key.rsplit('.').next().unwrap_or(key);
         key != own && (own == name || key.replace('.', "_") == name)
     };
-    let elsewhere: Vec<_> = super::all().into_iter().map(|(key, _)| key).filter(|key| is_elsewhere(key)).collect();
+    let mut elsewhere: Vec<_> = super::everywhere().into_iter().map(|(key, _)| key).filter(is_elsewhere).collect();
+    // The nearest to the top is where the others have theirs from.
+    let depth = |key: &String| key.matches('.').count();
+    let least = elsewhere.iter().map(depth).min();
+    elsewhere.retain(|key| Some(depth(key)) == least);
     let nearness = |known: &&&str| strsim::jaro_winkler(known, name);
     let nearest = known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
     match (&elsewhere[..], nearest.filter(|nearest| nearness(nearest) >= NEAR)) {

@@ -275,10 +275,11 @@ pub(super) fn judge(
 /// The proxy is asked for another path than its own.
 fn asks_elsewhere(entry: &Entry, list: &List<'_>, engine: &str, fix: &Fix) -> Option<Finding> {
     let address = &entry.address;
-    if address.api(entry.override_path) == "/v2" {
+    let (api, registry) = (address.api(entry.override_path), list.registry);
+    // The proxy knows by the path whose image is meant, too.
+    if api == "/v2" || api.strip_prefix("/v2/") == Some(registry) {
         return None;
     }
-    let registry = list.registry;
     let why =
         format!("{engine} asks the proxy for another path than /v2/, gets 404, and goes to the source of {registry}");
     Some(match entry.override_path && address.path.is_empty() {

@@ -162,12 +162,27 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
         found.find(of_official(entry, ""));
     }
+    if let Some(entry) = entries.iter().find(|entry| entry.is_blocked && is_proxys(&entry.prefix, expected)) {
+        found.lead_all(expected.names(), Way::Source);
+        found.find(of_proxy(entry));
+    }
     for route in expected.routes.iter() {
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
         let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
         for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !entry.names_proxy(expected)) {
+            if !is_blocked && expected.is_closed(route.source.registry()) {
+                found.find(Finding {
+                    registries: Vec::new(),
+                    code: Code::NotClosed,
+                    file: Some(file.clone()),
+                    text: format!("its entry for {prefix} counts there in place of that for {source}, whose route is on_failure: closed"),
+                    why: "these images come from elsewhere, and nobody is told".to_owned(),
+                    fix: edit(file, &format!("  # take the entry for {prefix} out")),
+                });
+                continue;
+            }
             let what =
                 if *is_blocked { "every pull of these images is refused" } else { "these images do not come here" };
             found.notes.push(format!(
@@ -269,6 +284,23 @@ fn of_route(
     }
     if found.ways.get(registry).is_none_or(|known| *known == Way::Proxy) {
         found.ways.insert(registry.to_owned(), way);
+    }
+}
+
+/// Whether an entry of this prefix counts for what is asked of the proxy itself.
+fn is_proxys(prefix: &str, expected: &Expected<'_>) -> bool {
+    !prefix.starts_with("*.") && expected.here.judge(&Address::parse(prefix)) == Verdict::Ours
+}
+
+/// It blocks the proxy.
+fn of_proxy(Entry { file, prefix, .. }: &Entry) -> Finding {
+    Finding {
+        registries: Vec::new(),
+        code: Code::Blocked,
+        file: Some(file.clone()),
+        text: format!("{prefix}, which is the proxy's address, has blocked = true"),
+        why: "podman does not ask the proxy: pulls go past it, to the source, and nobody is told; of a closed route they fail".to_owned(),
+        fix: edit(file, &format!("  # take the entry for {prefix} out")),
     }
 }
 

@@ -193,7 +193,7 @@ mod tests {
         assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("symbolic link")));
         fs::remove_file(&path).expect("removed");
         fs::create_dir(&path).expect("made");
-        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("regular file")));
+        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("is a directory")));
         fs::remove_dir(&path).expect("removed");
         fs::write(&path, vec![b'#'; usize::try_from(LONGEST).expect("small") + 1]).expect("written");
         assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("is longer than")));

@@ -188,3 +188,21 @@ async fn a_pull_that_finds_no_signature_succeeds_while_the_registry_is_down() {
         scene.proxy.wait_for_line(&[".sig 404 ", "cache=stale"]);
     }
 }
+
+/// containerd had had it pulled, which asks for no signature: podman had its manifest, got 503 for the signature, and gave the pull up.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_pull_of_what_is_kept_without_its_signature_failed_while_the_registry_was_down() {
+    for newer in [false, true] {
+        let scene = Scene::with_cache("{tags: 0s, manifests: 0s, missing: 0s, redirects: 0s}").await;
+        scene.take_all();
+        let tree = newer.then(|| Tree::mount(&scene.home, 14));
+        scene.home.file(".config/containers/registries.d/empty.yaml", "docker: {}\n");
+        run(&mut scene.pull(tree.as_ref(), UNSIGNED));
+        assert!(!scene.proxy.log().contains(".sig "), "{}", scene.proxy.log());
+        scene.look_for_signatures();
+        scene.site.azure.refuse_connections(Server::Registry, true);
+        run(&mut scene.pull(tree.as_ref(), UNSIGNED));
+        scene.proxy.wait_for_line(&[".sig 404 ", "no signature of this image is known"]);
+    }
+}

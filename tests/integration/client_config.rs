@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+mod left;
 mod leftovers;
 mod nodes;
 mod standing;

@@ -393,3 +393,21 @@ fn a_control_character_is_told_with_its_line() {
         assert_eq!(said(text), [says(place, c)], "{text:?}");
     }
 }
+
+/// All keys of the table were listed, of which none was meant.
+#[test]
+fn a_key_of_another_table_and_the_name_of_a_flag_are_told_where_they_belong() {
+    for (text, expected) in [
+        ("blobs: proxy\n", "blobs: unknown setting here: did you mean upstream.blobs or routes.blobs?"),
+        ("upstream_domain: a.azurecr.io\n", "upstream_domain: unknown setting here: did you mean upstream.domain?"),
+        (
+            "upstream:\n  domain: a.azurecr.io\n  memory: 1MiB\n",
+            "upstream.memory: unknown setting here: did you mean cache.memory?",
+        ),
+        ("upstream:\n  domain: a.azurecr.io\n  prefx: hub\n", "upstream.prefx: unknown setting: did you mean prefix?"),
+        ("nonsense: 1\n", "nonsense: unknown setting: use one of "),
+    ] {
+        let mistakes = said(text).join("\n");
+        assert!(mistakes.contains(expected), "{text}: {mistakes}");
+    }
+}

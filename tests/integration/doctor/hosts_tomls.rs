@@ -119,6 +119,32 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("containerd", "path")],
     },
     Broken {
+        what: "a path of containerd that names its registry, which was said to get 404",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Put(
+                HUB,
+                "server = \"https://registry-1.docker.io\"\n[host.\"@URL@/v2/docker.io\"]\n  override_path = true\n",
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a path of containerd that names another registry",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Put(
+                HUB,
+                "server = \"https://registry-1.docker.io\"\n[host.\"@URL@/v2/ghcr.io\"]\n  override_path = true\n",
+            ),
+        ],
+        found: &[("containerd", "path")],
+    },
+    Broken {
         what: "an empty directory of a registry hides that of all others",
         made: &[
             Install(&["containerd", "kubelet"]),

@@ -424,6 +424,27 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "podman with an entry that takes a part of a closed route elsewhere",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/60-x.conf",
+                "[[registry]]\nprefix = \"quay.io/org\"\nlocation = \"quay.io/org\"\n",
+            ),
+        ],
+        found: &[("podman", "not-closed")],
+    },
+    Broken {
+        what: "podman with an entry that blocks the proxy: pulls were said to go through it",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.conf.d/60-x.conf", "[[registry]]\nlocation = \"@AT@\"\nblocked = true\n"),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
         what: "podman with a closed route whose source is asked",
         made: &[
             Install(&["podman"]),

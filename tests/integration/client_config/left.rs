@@ -1,0 +1,25 @@
+//! Files that are left as they are, and what is said about them.
+
+use super::{client_config, text};
+
+/// It was to have the list merged into it, and what dockerd would do with the file was told as if it had been.
+#[test]
+fn a_directory_in_place_of_a_file_is_to_be_moved_away_and_what_follows_holds_after_that() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().to_string_lossy().into_owned();
+    let directory = root.path().join("etc/docker/daemon.json");
+    std::fs::create_dir_all(&directory).expect("made");
+    let output = client_config(&["docker", "--write", "--merge", "--root", &at]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    let told = "/etc/docker/daemon.json is a directory, and is left as it is: move it away, and run this again\n";
+    let (before, after) = said
+        .split_once("acr-cache-proxy: what follows holds once /etc/docker/daemon.json is as is said above:\n")
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(before.contains(told) && !before.contains("merge this"), "{said}");
+    assert!(after.contains("dockerd reads /etc/docker/daemon.json after: systemctl reload docker"), "{said}");
+
+    std::fs::remove_dir(&directory).expect("removed");
+    let output = client_config(&["docker", "--write", "--merge", "--root", &at]);
+    assert!(output.status.success() && !text(&output.stderr).contains("what follows holds"), "{output:?}");
+}
