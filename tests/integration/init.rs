@@ -240,7 +240,7 @@ async fn a_configuration_that_was_refused_is_not_to_be_checked() {
     assert_eq!((status, host.files()), (1, Vec::new()), "{said}");
     // Typed without the root, it would have prepared the live host.
     let then = format!(
-        "then: acr-cache-proxy init --registry '{}' --source docker.io --prefix hub --root {}\n",
+        "then: acr-cache-proxy init --registry {} --source docker.io --prefix hub --root {}\n",
         host.registry(),
         host.root.path().display()
     );
