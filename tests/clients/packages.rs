@@ -176,7 +176,7 @@ async fn init_prepares_the_host_of_a_package_and_docker_pulls_through_it() {
     let output = systemd.command(&format!("{nobody} {init} --skip try")).output().expect("it runs");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("(needs root)"), "{said}");
-    assert!(said.contains(&format!("sudo acr-cache-proxy init --registry '{registry}'")), "{said}");
+    assert!(said.contains(&format!("sudo acr-cache-proxy init --registry {registry}")), "{said}");
     assert!(!is(&systemd, "is-active") && !is(&systemd, "is-enabled"), "{said}");
 
     let said = systemd.run(&init);
