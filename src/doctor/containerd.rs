@@ -14,12 +14,12 @@ use super::text;
 use crate::client_config::address::{Order, order};
 use crate::client_config::{CONTAINERD_CERTS_D as CERTS_D, Client};
 use crate::host::{self, Host, Text};
+use crate::shell::shell_word;
 use crate::unit::Unit;
 
 mod enable;
 mod settings;
 
-use crate::shell::shell_word;
 use enable::not_enabled;
 use settings::{FIRST, NEW, OLD, Settings};
 

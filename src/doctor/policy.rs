@@ -11,10 +11,10 @@ use super::finding::{Code, Examined, Finding, Way, listed};
 use super::registries_conf::{OFFICIAL, ROOTS, by_owner, covers};
 use super::text;
 use crate::host::{DENIED, Host, Text};
+use crate::shell::shell_word;
 
 mod requirement;
 
-use crate::shell::shell_word;
 use requirement::rejects_of;
 
 /// Of the system: the first of them that is there counts. Only a podman that came after 5 knows the second.

@@ -16,10 +16,10 @@ use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
 use crate::installed::{OWN_UNIT as UNIT, RELOAD};
 use crate::metrics::labels::Cause;
+use crate::shell::shell_word;
 
 mod down;
 
-use crate::shell::shell_word;
 use down::Service;
 pub(super) use down::unit_state;
 

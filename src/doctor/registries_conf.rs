@@ -12,6 +12,7 @@ use crate::client_config::address::{Address, Verdict, order};
 use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
 use crate::config::Destination;
 use crate::host::Text;
+use crate::shell::shell_word;
 
 mod aliases;
 mod certificates;
@@ -27,7 +28,6 @@ pub(super) use files::Files;
 pub(super) use release::Release;
 pub(super) use users::by_owner;
 
-use crate::shell::shell_word;
 use users::{of_addition, of_owner, of_user};
 
 /// A user's own, below the home directory.

@@ -12,9 +12,9 @@ use crate::client_config::address::Address;
 use crate::doctor::expected::{by_hand, edit};
 use crate::doctor::finding::{Code, Finding};
 use crate::doctor::text;
+use crate::shell::shell_word;
 
 use super::release::Release;
-use crate::shell::shell_word;
 
 const MODE: &str = "short-name-mode";
 const MODES: [&str; 3] = ["enforcing", "permissive", "disabled"];
