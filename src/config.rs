@@ -325,13 +325,7 @@ impl Config {
         };
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
-        let mut table = Table::default();
-        if let (Some(path), None, true) = (&flags.missing, &domain, mistakes.is_empty()) {
-            mistakes.add_general(&format!(
-                "the registry is not named, because {} is not there: name another file by --config, or set --upstream-domain to its login server, such as example.azurecr.io",
-                path.display()
-            ));
-        }
+        let mut table = Table::new(flags.missing.clone());
         if routes.is_empty() {
             table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, &cache, host);
         } else {

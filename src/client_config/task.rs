@@ -154,7 +154,7 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
             tell("what follows is to be done on the host whose files these are, and not here:");
         }
         if !left.is_empty() && !setup.notes.is_empty() {
-            tell(format_args!("what follows holds once {} is as is said above:", left.join(", ")));
+            tell(format_args!("what follows is so only after the above is done for {}:", left.join(", ")));
         }
         eprint!("{}", noted(&setup.notes));
     }

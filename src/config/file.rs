@@ -214,14 +214,15 @@ impl Document<'_> {
     }
 }
 
-/// What an unknown key may be meant as: one of another table or a flag's name, one of `known`, or any of those.
+/// The end of the sentence about an unknown key: what it may be meant as. That is a key of another table (also by the name of its flag),
+/// one of `known`, or any of those.
 fn instead(name: &str, known: &[&str]) -> String {
     let is_elsewhere = |key: &String| {
         let own = key.rsplit('.').next().unwrap_or(key);
         key != own && (own == name || key.replace('.', "_") == name)
     };
     let mut elsewhere: Vec<_> = super::everywhere().into_iter().map(|(key, _)| key).filter(is_elsewhere).collect();
-    // The nearest to the top is where the others have theirs from.
+    // What a route can set as the file does, is told as the setting of the file.
     let depth = |key: &String| key.matches('.').count();
     let least = elsewhere.iter().map(depth).min();
     elsewhere.retain(|key| Some(depth(key)) == least);

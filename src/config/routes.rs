@@ -1,6 +1,7 @@
 //! The `routes` list, or the one route of `upstream`: which source leads where, each cache registry once.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ServingHost;
@@ -83,9 +84,16 @@ pub(crate) struct Table {
     pub own: Vec<Own>,
     /// The `hosts` of all routes, each with its registry.
     hosts: Vec<(Place, String, String)>,
+    /// The file that was to name the registry, and is not there.
+    missing: Option<PathBuf>,
 }
 
 impl Table {
+    /// Without a route yet.
+    pub(crate) fn new(missing: Option<PathBuf>) -> Self {
+        Self { missing, ..Self::default() }
+    }
+
     /// An item of `routes`; or, with the `flags` for its domain and prefix, the `upstream` of a file with one route only.
     pub(crate) fn add(
         &mut self,
@@ -138,7 +146,7 @@ impl Table {
         }
         let Some(domain) = domain else {
             if !is_named && !is_flawed {
-                no_domain(at.filter(|_| is_listed), mistakes);
+                no_domain(at.filter(|_| is_listed), self.missing.as_deref(), mistakes);
             }
             return;
         };
@@ -225,11 +233,15 @@ fn blobs_and_hosts(blobs: Option<Text>, hosts: Vec<Text>, mistakes: &mut Mistake
 }
 
 /// The registry is not named, in an item of `routes` at this place or as the only registry. The latter is told only where
-/// nothing else is wrong, which may be the reason.
-fn no_domain(item: Option<Place>, mistakes: &mut Mistakes) {
+/// nothing else is wrong, which may be the reason. `missing` is the file that was to name it.
+fn no_domain(item: Option<Place>, missing: Option<&Path>, mistakes: &mut Mistakes) {
     match item {
         Some(place) => mistakes
             .add(&place, "has no domain: set it to the cache registry's login server, such as example.azurecr.io"),
+        None if let (Some(path), true) = (missing, mistakes.is_empty()) => mistakes.add_general(&format!(
+            "the registry is not named, because {} is not there: name another file by --config, or set --upstream-domain to its login server, such as example.azurecr.io",
+            path.display()
+        )),
         None if mistakes.is_empty() => mistakes.add_general(
             "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io",
         ),

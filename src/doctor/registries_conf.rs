@@ -173,14 +173,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
         for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !entry.names_proxy(expected)) {
             if !is_blocked && expected.is_closed(route.source.registry()) {
-                found.find(Finding {
-                    registries: Vec::new(),
-                    code: Code::NotClosed,
-                    file: Some(file.clone()),
-                    text: format!("its entry for {prefix} counts there in place of that for {source}, whose route is on_failure: closed"),
-                    why: "these images come from elsewhere, and nobody is told".to_owned(),
-                    fix: edit(file, &format!("  # take the entry for {prefix} out")),
-                });
+                found.find(of_part(file, prefix, &source));
                 continue;
             }
             let what =
@@ -192,9 +185,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
     }
     for entry in entries.iter().filter(|entry| entry.names_proxy(expected)) {
         let registry = entry.prefix.split('/').next().unwrap_or_default();
-        if !expected.registries.contains_key(registry)
-            && !registry.starts_with("*.")
-            && expected.here.judge(&Address::parse(registry)) != Verdict::Ours
+        if !expected.registries.contains_key(registry) && !registry.starts_with("*.") && !is_proxys(registry, expected)
         {
             let fix = match entry.file == OURS {
                 true if fix.by.is_some() => expected.prune(Client::Podman, reload),
@@ -278,13 +269,32 @@ fn of_route(
             file: Some(entry.file.clone()),
             text: format!("its entry for {} comes after that of {OURS}, and counts in its place", entry.prefix),
             why: PAST.to_owned(),
-            fix: edit(&entry.file, &format!("  # take the entry for {} out", entry.prefix)),
+            fix: take_out(&entry.file, &entry.prefix),
         }),
         (None, None) => findings.into_iter().for_each(|finding| found.find(finding)),
     }
     if found.ways.get(registry).is_none_or(|known| *known == Way::Proxy) {
         found.ways.insert(registry.to_owned(), way);
     }
+}
+
+/// An entry takes a part of what this closed route is for elsewhere.
+fn of_part(file: &str, prefix: &str, source: &str) -> Finding {
+    Finding {
+        registries: Vec::new(),
+        code: Code::NotClosed,
+        file: Some(file.to_owned()),
+        text: format!(
+            "its entry for {prefix} counts there in place of that for {source}, whose route is on_failure: closed"
+        ),
+        why: "these images come from elsewhere, and nobody is told".to_owned(),
+        fix: take_out(file, prefix),
+    }
+}
+
+/// An entry has to go.
+fn take_out(file: &str, prefix: &str) -> Fix {
+    edit(file, &format!("  # take the entry for {prefix} out"))
 }
 
 /// Whether an entry of this prefix counts for what is asked of the proxy itself.
@@ -300,7 +310,7 @@ fn of_proxy(Entry { file, prefix, .. }: &Entry) -> Finding {
         file: Some(file.clone()),
         text: format!("{prefix}, which is the proxy's address, has blocked = true"),
         why: "podman does not ask the proxy: pulls go past it, to the source, and nobody is told; of a closed route they fail".to_owned(),
-        fix: edit(file, &format!("  # take the entry for {prefix} out")),
+        fix: take_out(file, prefix),
     }
 }
 
@@ -320,7 +330,7 @@ fn of_official(Entry { file, prefix, .. }: &Entry, whose: &str) -> Finding {
         file: Some(file.clone()),
         text: format!("{prefix} has blocked = true"),
         why: format!("every pull of an official image of Docker Hub is refused{whose}: busybox is {prefix}/busybox"),
-        fix: edit(file, &format!("  # take the entry for {prefix} out")),
+        fix: take_out(file, prefix),
     })
 }
 

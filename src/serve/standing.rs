@@ -99,20 +99,20 @@ impl Standing {
 }
 
 /// What keeps the new process from taking this one's place.
-pub(super) struct Missing {
+pub(super) struct Obstacle {
     /// A clause about it.
     pub why: String,
     /// The registries that it did not reach when it was asked last.
     unreached: String,
 }
 
-impl Default for Missing {
+impl Default for Obstacle {
     fn default() -> Self {
         Self { why: "it has not answered yet, so it may hang".to_owned(), unreached: String::new() }
     }
 }
 
-impl Missing {
+impl Obstacle {
     /// What the new process is asked next, after this answer; `None` if it may take this one's place.
     pub(super) fn judge(&mut self, standing: &Standing, request: Request, lines: String) -> Option<Request> {
         let why = match request {
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn what_the_new_process_had_said_was_forgotten_when_it_was_asked_again() {
         let standing = Standing { down: vec![("a:443".to_owned(), "it is down".to_owned())], ..Standing::default() };
-        let mut missing = Missing::default();
+        let mut obstacle = Obstacle::default();
         for (request, lines, next, why) in [
             (Request::Unready, "a:443", Some(Request::Unready), "it has no token for a:443"),
             (Request::Unready, "", Some(Request::Unreached), "it has not said whether it reaches the registries"),
@@ -226,8 +226,8 @@ mod tests {
             (Request::Unready, "", Some(Request::Unreached), ", which it does not reach either: "),
             (Request::Unreached, "", None, ""),
         ] {
-            assert_eq!(missing.judge(&standing, request, lines.to_owned()), next, "{lines:?}");
-            assert!(missing.why.contains(why), "{}", missing.why);
+            assert_eq!(obstacle.judge(&standing, request, lines.to_owned()), next, "{lines:?}");
+            assert!(obstacle.why.contains(why), "{}", obstacle.why);
         }
     }
 }

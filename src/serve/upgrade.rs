@@ -25,7 +25,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{AccessFlags, Pid, access};
 
 use super::handover::{self, Asking, Request};
-use super::standing::{Missing, Standing};
+use super::standing::{Obstacle, Standing};
 use crate::listen::inherited::{self, FIRST_DESCRIPTOR, Handed};
 use crate::notify;
 
@@ -137,7 +137,7 @@ impl NewProcess {
         let deadline = Instant::now() + READY_LIMIT;
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
         let (mut is_asked, mut request) = (false, Request::Unready);
-        let mut missing = Missing::default();
+        let mut obstacle = Obstacle::default();
         loop {
             if has_ended(pid).map_err(|cause| format!("process {pid}: {cause}"))? {
                 let status = self.end().map_err(|cause| format!("process {pid}: {cause}"))?;
@@ -148,7 +148,7 @@ impl NewProcess {
             match answer.and_then(|()| self.asking.answer()) {
                 Ok(None) => {}
                 Ok(Some(lines)) => {
-                    let Some(next) = missing.judge(&standing(), request, lines) else { return Ok(pid) };
+                    let Some(next) = obstacle.judge(&standing(), request, lines) else { return Ok(pid) };
                     is_asked = false;
                     // Each time it connects to every registry.
                     sleep(if request == Request::Unreached { REACH_STEP } else { STEP });
@@ -156,7 +156,7 @@ impl NewProcess {
                 }
                 // It is ending, which takes a moment.
                 Err(cause) => {
-                    missing.why = format!("it cannot be asked: {cause}");
+                    obstacle.why = format!("it cannot be asked: {cause}");
                     sleep(STEP);
                 }
             }
@@ -165,7 +165,7 @@ impl NewProcess {
             }
             if Instant::now() >= deadline {
                 let limit = READY_LIMIT.as_secs();
-                return Err(format!("process {pid} could not take over within {limit} s: {}", missing.why));
+                return Err(format!("process {pid} could not take over within {limit} s: {}", obstacle.why));
             }
         }
     }

@@ -63,6 +63,18 @@ impl Scene {
         self.home.path().join("etc/containers").join(path)
     }
 
+    /// What is kept is for trouble alone, and every image is taken.
+    async fn for_trouble() -> Self {
+        let scene = Self::with_cache("{tags: 0s, manifests: 0s, missing: 0s, redirects: 0s}").await;
+        scene.take_all();
+        scene
+    }
+
+    /// Has a user's own directory for signatures, without an entry.
+    fn look_for_none(&self) {
+        self.home.file(".config/containers/registries.d/empty.yaml", "docker: {}\n");
+    }
+
     /// Puts the written file for signatures where a user's own is.
     fn look_for_signatures(&self) {
         let content = std::fs::read_to_string(self.written("registries.d/50-acr-cache-proxy.yaml")).expect("written");
@@ -142,7 +154,7 @@ fn sign(registry: &Emulator, name: &str, key: &KeyPair) {
 async fn podman_5_finds_sigstore_signatures_at_the_mirror() {
     let scene = Scene::new().await;
     let tree = Tree::mount(&scene.home, 14);
-    scene.home.file(".config/containers/registries.d/empty.yaml", "docker: {}\n");
+    scene.look_for_none();
     let said = fail(&mut scene.pull(Some(&tree), SIGNED));
     assert!(said.contains(NO_SIGNATURE), "{said}");
     scene.look_for_signatures();
@@ -176,9 +188,7 @@ async fn looking_for_signatures_costs_one_request_where_there_are_none() {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_pull_that_finds_no_signature_succeeds_while_the_registry_is_down() {
     for newer in [false, true] {
-        // What is kept is for trouble alone.
-        let scene = Scene::with_cache("{tags: 0s, manifests: 0s, missing: 0s, redirects: 0s}").await;
-        scene.take_all();
+        let scene = Scene::for_trouble().await;
         scene.look_for_signatures();
         let tree = newer.then(|| Tree::mount(&scene.home, 14));
         run(&mut scene.pull(tree.as_ref(), UNSIGNED));
@@ -189,15 +199,15 @@ async fn a_pull_that_finds_no_signature_succeeds_while_the_registry_is_down() {
     }
 }
 
-/// containerd had had it pulled, which asks for no signature: podman had its manifest, got 503 for the signature, and gave the pull up.
+/// The image was kept by a pull that asked for no signature, as containerd's does. podman got its manifest, then 503 for the signature, and
+/// gave the pull up.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_pull_of_what_is_kept_without_its_signature_failed_while_the_registry_was_down() {
     for newer in [false, true] {
-        let scene = Scene::with_cache("{tags: 0s, manifests: 0s, missing: 0s, redirects: 0s}").await;
-        scene.take_all();
+        let scene = Scene::for_trouble().await;
         let tree = newer.then(|| Tree::mount(&scene.home, 14));
-        scene.home.file(".config/containers/registries.d/empty.yaml", "docker: {}\n");
+        scene.look_for_none();
         run(&mut scene.pull(tree.as_ref(), UNSIGNED));
         assert!(!scene.proxy.log().contains(".sig "), "{}", scene.proxy.log());
         scene.look_for_signatures();

@@ -6,7 +6,8 @@ use std::fmt::{self, Formatter};
 use serde::de::{Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess as _, Visitor};
 
 use super::release::Release;
-use crate::doctor::expected::{Expected, edit, unreadable};
+use super::take_out;
+use crate::doctor::expected::{Expected, unreadable};
 use crate::doctor::finding::{Code, Examined, Finding, Way};
 use crate::host::Text;
 
@@ -37,7 +38,7 @@ pub(super) fn judge(files: &[Text], release: Release, expected: &Expected<'_>, f
                 file: Some(path.clone()),
                 text: format!("it has an entry for {entry}, and so has {other}"),
                 why: WHY.to_owned(),
-                fix: edit(path, &format!("  # take the entry for {entry} out")),
+                fix: take_out(path, &entry),
             });
         }
     }

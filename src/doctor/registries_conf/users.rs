@@ -6,8 +6,8 @@ use oci::route::DOCKER_HUB;
 
 use super::files::{Addition, Files};
 use super::release::Release;
-use super::{Entry, OURS, ROOTS, USERS, blocks_official, covering, entries, judge_entry, of_official};
-use crate::doctor::expected::{Expected, aside, by_hand, edit};
+use super::{Entry, OURS, ROOTS, USERS, blocks_official, covering, entries, judge_entry, of_official, take_out};
+use crate::doctor::expected::{Expected, aside, by_hand};
 use crate::doctor::finding::{Code, Examined, Finding, Fix, REGISTRIES, Way, listed};
 use crate::host::Text;
 use crate::shell::shell_word;
@@ -117,7 +117,7 @@ pub(super) fn of_addition(addition: &Addition, files: &Files, expected: &Expecte
                 format!(
                     "for {who} its entry for {prefix} counts in place of that of /etc/containers, and does not lead to the proxy"
                 ),
-                edit(file, &format!("  # take the entry for {prefix} out")),
+                take_out(file, prefix),
             ),
             // What leads others to the proxy is not read.
             None => {

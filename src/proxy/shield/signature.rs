@@ -17,18 +17,20 @@ use crate::proxy::refused::Refused;
 
 /// A 404 in place of an answer that is none, if a signature is asked for whose image is kept.
 pub(super) fn none_is_known(served: &Served<Trouble>, admitted: &Admitted, kept: &Kept) -> Option<Refusal> {
-    let why = match served {
-        Served::Failed(trouble, _) if trouble.is_upstreams() => trouble.to_string(),
-        Served::Answer(content, _) if fails(content) => format!("the registry answers {}", content.status.as_u16()),
-        _ => return None,
-    };
     let image = admitted.target.manifest_path(&signed_by(admitted.target.reference())?);
     let known = kept.cache.peek(&KeyRef { path: &image, ..key(admitted, Part::Manifest) });
     let Some(Known::Answer(image)) = known else { return None };
     let is_usable =
         image.content.status == StatusCode::OK && image.freshness(&kept.lifetimes, Instant::now()) != Freshness::Ended;
+    let why = match served {
+        Served::Failed(trouble, _) if is_usable && trouble.is_upstreams() => trouble.to_string(),
+        Served::Answer(content, _) if is_usable && fails(content) => {
+            format!("the registry answers {}", content.status.as_u16())
+        }
+        _ => return None,
+    };
     let message = format!("no signature of this image is known, and the registry cannot be asked for one: {why}");
-    is_usable.then(|| Refusal::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, message))
+    Some(Refusal::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, message))
 }
 
 /// It is an answer for which something stale would stand in.

@@ -166,7 +166,7 @@ async fn is_survived((name, begin, cold): &Row) {
     });
 }
 
-/// containerd had pulled the image, which asks for no signature; podman, which does, had its manifest and then 503, and the pull failed.
+/// The image was kept by a pull that asked for no signature, as containerd's does. podman asked for it, got 503, and gave its pull up.
 fn is_unsigned_only_if_it_is_kept(cached: &Cached, name: &str) {
     let signature = |digest: &str| cached.get(&path(&format!("manifests/{}{SIGNATURE}", digest.replace(':', "-"))));
     let answer = signature(&cached.pushed.manifests[0].1);

@@ -14,12 +14,12 @@ fn a_directory_in_place_of_a_file_is_to_be_moved_away_and_what_follows_holds_aft
     let said = text(&output.stderr);
     let told = "/etc/docker/daemon.json is a directory, and is left as it is: move it away, and run this again\n";
     let (before, after) = said
-        .split_once("acr-cache-proxy: what follows holds once /etc/docker/daemon.json is as is said above:\n")
+        .split_once("acr-cache-proxy: what follows is so only after the above is done for /etc/docker/daemon.json:\n")
         .unwrap_or_else(|| panic!("{said}"));
     assert!(before.contains(told) && !before.contains("merge this"), "{said}");
     assert!(after.contains("dockerd reads /etc/docker/daemon.json after: systemctl reload docker"), "{said}");
 
     std::fs::remove_dir(&directory).expect("removed");
     let output = client_config(&["docker", "--write", "--merge", "--root", &at]);
-    assert!(output.status.success() && !text(&output.stderr).contains("what follows holds"), "{output:?}");
+    assert!(output.status.success() && !text(&output.stderr).contains("what follows is so"), "{output:?}");
 }
