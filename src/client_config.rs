@@ -34,6 +34,7 @@ mod prune;
 pub(crate) mod standing;
 mod talos;
 mod task;
+mod untouched;
 
 use address::Here;
 pub(crate) use buildkit::PATH as BUILDKITD_TOML;

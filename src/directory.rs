@@ -2,6 +2,7 @@
 //! even while it is walked.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
@@ -20,9 +21,6 @@ use crate::chroot::{MOST_LINKS, steps};
 
 /// Of a directory that is made here; clients read what is in it.
 const MODE: u32 = 0o755;
-/// Why there is nothing to read, a clause about the place.
-pub(crate) const A_DIRECTORY: &str = "is a directory";
-pub(crate) const IRREGULAR: &str = "is no regular file";
 /// A directory to walk on from, which may be one that may not be listed.
 const WALK: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -53,6 +51,26 @@ pub(crate) enum Astray {
     Link(String),
     /// An error of the system, at this path.
     Failed(PathBuf, io::Error),
+}
+
+/// Why what is there is not read. Displays as a clause about the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    Directory,
+    /// A device, a FIFO or a socket.
+    Irregular,
+    /// It has more than so many bytes.
+    TooLong(u64),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str("is a directory"),
+            Self::Irregular => f.write_str("is no regular file"),
+            Self::TooLong(longest) => write!(f, "is longer than {longest} bytes"),
+        }
+    }
 }
 
 /// What a directory that is missing on the way means.
@@ -299,23 +317,23 @@ impl Place {
         self.directory.file(&self.name, OFlag::O_PATH)?.metadata()
     }
 
-    /// The whole of a file of so many bytes at most; or why it is none to read, a clause about it.
-    pub(crate) fn read(&self, longest: u64) -> io::Result<Result<Vec<u8>, String>> {
+    /// The whole of a file of so many bytes at most.
+    pub(crate) fn read(&self, longest: u64) -> io::Result<Result<Vec<u8>, Unfit>> {
         let metadata = self.metadata()?;
         if metadata.is_dir() {
-            return Ok(Err(A_DIRECTORY.to_owned()));
+            return Ok(Err(Unfit::Directory));
         }
         if !metadata.is_file() {
-            return Ok(Err(IRREGULAR.to_owned()));
+            return Ok(Err(Unfit::Irregular));
         }
         let file = self.open()?;
         if !file.metadata()?.is_file() {
-            return Ok(Err(IRREGULAR.to_owned()));
+            return Ok(Err(Unfit::Irregular));
         }
         let mut content = Vec::new();
         file.take(longest + 1).read_to_end(&mut content)?;
         if content.len() as u64 > longest {
-            return Ok(Err(format!("is longer than {longest} bytes")));
+            return Ok(Err(Unfit::TooLong(longest)));
         }
         Ok(Ok(content))
     }
@@ -385,6 +403,6 @@ mod tests {
         let tree = Directory::open(root.path()).expect("it is there");
         let place = tree.place(Path::new("fifo"), Missing::Tell).expect("no link");
         assert!(place.open().and_then(|file| file.metadata()).is_ok_and(|file| !file.is_file()), "at once");
-        assert!(place.read(1).is_ok_and(|content| content == Err(IRREGULAR.to_owned())));
+        assert!(place.read(1).is_ok_and(|content| content == Err(Unfit::Irregular)));
     }
 }

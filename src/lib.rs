@@ -222,7 +222,7 @@
 //!   address                          which addresses are the proxy's
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
-//!   left                             what stays although the proxy may be in it
+//!   left, untouched                  what --remove leaves; why --write leaves a file, and what mends that
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag, gone                    what dockerd is told by a flag, not by its file; addresses of the proxy where nobody listens
 //!   masked                           a text of somebody else as it is shown, without its secrets

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::amend::amend;
 use super::look::{Found, Look, failed, open};
+use super::untouched::Untouched;
 use super::{File, Language};
 use crate::directory::{Astray, Missing, Place};
 use crate::replace::{beside, write};
@@ -19,8 +20,8 @@ pub(crate) enum Outcome {
     Unchanged,
     /// It is somebody else's and has what it lacked; the file from before is there.
     Merged(PathBuf),
-    /// It is not from here; a clause about it.
-    Left(String),
+    /// It is not from here.
+    Left(Untouched),
 }
 
 /// Puts one file below `root`, where `look` has been; directories on the way are made. `merge` adds what a file of somebody
@@ -28,17 +29,18 @@ pub(crate) enum Outcome {
 pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Result<Outcome, String> {
     match &look.found {
         Found::Same(_) | Found::Leftover(..) => return Ok(Outcome::Unchanged),
-        Found::Foreign(why) | Found::Excluded(why) => return Ok(Outcome::Left(why.clone())),
-        Found::Lacks(..) if !merge => return Ok(Outcome::Left(unknown(file).to_owned())),
+        Found::Untouched(why) => return Ok(Outcome::Left(why.clone())),
+        Found::Excluded(why) => return Ok(Outcome::Left(why.clone().into())),
+        Found::Lacks(..) if !merge => return Ok(Outcome::Left(unknown(file).into())),
         Found::Lacks(..) | Found::Nothing | Found::Older(_) => {}
     }
     let place = match open(root)?.place(file.below_root(), Missing::Make) {
         Ok(place) => place,
-        Err(Astray::Link(why)) => return Ok(Outcome::Left(why)),
+        Err(Astray::Link(why)) => return Ok(Outcome::Left(why.into())),
         Err(astray) => return Err(astray.sentence(&look.at)),
     };
     if place.path() != look.at {
-        return Ok(Outcome::Left(format!("has just come to be {}", place.path().display())));
+        return Ok(Outcome::Left(format!("has just come to be {}", place.path().display()).into()));
     }
     let step = match &look.found {
         Found::Lacks(old, merged) => return amend(&place, old, &merged.text).map(Outcome::Merged),
@@ -69,7 +71,7 @@ fn replace(new: &OsStr, place: &Place) -> io::Result<Outcome> {
 fn appear(new: &OsStr, place: &Place) -> io::Result<Outcome> {
     match place.directory.link(new, &place.name) {
         Ok(()) => Ok(Outcome::Written),
-        Err(cause) if cause.kind() == ErrorKind::AlreadyExists => Ok(Outcome::Left("has just come".to_owned())),
+        Err(cause) if cause.kind() == ErrorKind::AlreadyExists => Ok(Outcome::Left("has just come".into())),
         Err(cause) => Err(cause),
     }
 }
@@ -158,11 +160,11 @@ mod tests {
         let new = OsStr::new("new");
         write(&tree, new, "ours", None).expect("written");
         fs::write(&path, "somebody else's").expect("written");
-        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".to_owned())));
+        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".into())));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "somebody else's");
         fs::remove_file(&path).expect("removed");
         symlink("/nonexistent", &path).expect("linked");
-        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".to_owned())));
+        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".into())));
     }
 
     #[test]
@@ -195,7 +197,7 @@ mod tests {
         fs::create_dir_all(root.path().join("etc")).expect("made");
         symlink(outside.path(), root.path().join("etc/client")).expect("linked");
         let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
-        assert!(why.contains("etc/client, a link out of "), "{why}");
+        assert!(why.to_string().contains("etc/client, a link out of "), "{why}");
         assert_eq!(fs::read_dir(outside.path()).expect("it is there").count(), 0);
 
         fs::remove_file(root.path().join("etc/client")).expect("removed");
@@ -209,14 +211,14 @@ mod tests {
         fs::rename(&path, &target).expect("moved");
         symlink(&target, &path).expect("linked");
         let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
-        assert!(why.starts_with("is a symbolic link out of "), "{why}");
+        assert!(why.to_string().starts_with("is a symbolic link out of "), "{why}");
         fs::remove_file(&target).expect("removed");
         let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
-        assert!(why.starts_with("is a symbolic link out of "), "{why}");
+        assert!(why.to_string().starts_with("is a symbolic link out of "), "{why}");
         fs::remove_file(&path).expect("removed");
         symlink("nowhere", &path).expect("linked");
         let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
-        assert_eq!(why, "is a symbolic link that leads nowhere");
+        assert_eq!(why, "is a symbolic link that leads nowhere".into());
     }
 
     #[test]

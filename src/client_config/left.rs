@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::look::{LOST_MARK, is_by_name, is_ours};
+use super::look::{is_by_name, is_ours};
+use super::untouched::Untouched;
 use super::{Client, by_flag, docker_desktop};
 use crate::host::Host;
 
@@ -29,7 +30,7 @@ pub(super) fn left(client: Client, root: &Path, paths: &[&str]) -> Vec<String> {
         let at = root.join(path.trim_start_matches('/'));
         let at = at.display();
         if is_by_name(path) {
-            return Some(format!("{at} {LOST_MARK}: rm {at}"));
+            return Some(format!("{at} {}: rm {at}", Untouched::Unmarked.with_remedy()));
         }
         // The word of BuildKit and of k3s and RKE2 for what a mirror is in.
         text.contains("mirrors").then(|| {

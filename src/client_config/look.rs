@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::address::Here;
 use super::by_flag::ByFlag;
 use super::merge::Merged;
+use super::untouched::Untouched;
 use super::{File, Language, MARKER};
 use crate::directory::{Astray, Directory, Missing, Place};
 
@@ -38,8 +39,8 @@ pub(crate) enum Found {
     Lacks(String, Merged),
     /// Beside a flag of the engine's it may not say what is wanted, whether it is there or not; a clause.
     Excluded(String),
-    /// Somebody else's that can only be left; why, a clause about the file.
-    Foreign(String),
+    /// Somebody else's that can only be left; why.
+    Untouched(Untouched),
 }
 
 /// Looks below `root`, which has to exist. No symbolic link is followed out of it. The error is one sentence.
@@ -51,21 +52,21 @@ pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look
         Ok(place) => place,
         Err(Astray::Missing(at)) => return Ok(Look { at, found: nothing() }),
         Err(Astray::Link(why)) => {
-            return Ok(Look { at: tree.path().join(file.below_root()), found: Found::Foreign(why) });
+            return Ok(Look { at: tree.path().join(file.below_root()), found: Found::Untouched(why.into()) });
         }
         Err(Astray::Failed(at, cause)) => return Err(failed(&at, &cause)),
     };
     let at = place.path();
     let found = match place.read(LONGEST) {
         Ok(Ok(content)) => found(&content, file, by_flag.as_ref(), here),
-        Ok(Err(why)) => Found::Foreign(why),
+        Ok(Err(unfit)) => Found::Untouched(Untouched::Unfit(unfit)),
         Err(cause) if cause.kind() == ErrorKind::NotFound => nothing(),
         Err(cause) => return Err(failed(&at, &cause)),
     };
     match found {
         // It is replaced as a whole, which would put a file in the place of the link.
         Found::Older(_) if place.is_linked => {
-            Ok(Look { at, found: Found::Foreign("is behind a symbolic link".to_owned()) })
+            Ok(Look { at, found: Found::Untouched("is behind a symbolic link".into()) })
         }
         found => Ok(Look { at, found }),
     }
@@ -78,7 +79,7 @@ pub(crate) fn open(root: &Path) -> Result<Directory, String> {
 
 fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&Here>) -> Found {
     let Ok(text) = std::str::from_utf8(content) else {
-        return Found::Foreign("is not UTF-8".to_owned());
+        return Found::Untouched("is not UTF-8".into());
     };
     if let Some(by_flag) = by_flag {
         return beside(by_flag, Some(text));
@@ -94,12 +95,12 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
     }
     let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
     match file.addition.as_ref().map(|addition| addition.merge(text, &is_same)) {
-        None if is_by_name(&file.path) => Found::Foreign(LOST_MARK.to_owned()),
-        None => Found::Foreign("was not written from here".to_owned()),
+        None if is_by_name(&file.path) => Found::Untouched(Untouched::Unmarked),
+        None => Found::Untouched("was not written from here".into()),
         Some(Ok(merged)) if merged.lacks.is_empty() && merged.leftover.is_empty() => Found::Same(merged.beside),
         Some(Ok(merged)) if merged.lacks.is_empty() => Found::Leftover(merged.leftover, merged.beside),
         Some(Ok(merged)) => Found::Lacks(text.to_owned(), merged),
-        Some(Err(why)) => Found::Foreign(why),
+        Some(Err(why)) => Found::Untouched(why),
     }
 }
 
@@ -130,10 +131,6 @@ fn difference(old: &str, new: &str) -> String {
 pub(crate) fn is_ours(content: &[u8]) -> bool {
     content.split(|byte| *byte == b'\n').take(MARKER_WITHIN_LINES).any(|line| line.starts_with(MARKER.as_bytes()))
 }
-
-/// What is said of a file whose path is that of one from here, and which does not carry the marker.
-pub(super) const LOST_MARK: &str =
-    "lacks the first line by which files of client-config are known: if it is nobody else's, remove it by hand";
 
 /// Whether files of this path are from here alone: their name says so.
 pub(super) fn is_by_name(path: &str) -> bool {

@@ -8,6 +8,7 @@ mod daemon_json;
 mod registries_yaml;
 
 use super::masked::masked;
+use super::untouched::Untouched;
 
 /// What a file that this command did not write has to say, by what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +47,11 @@ pub(crate) struct Merged {
 }
 
 impl Addition {
-    /// The file with what it lacks; `is_same` knows other addresses of the proxy. The error is a clause about the file: it is broken, or
+    /// The file with what it lacks; `is_same` knows other addresses of the proxy. The error says that the file is broken, or
     /// contradicts what is to come.
-    pub(crate) fn merge(&self, old: &str, is_same: IsSame<'_>) -> Result<Merged, String> {
+    pub(crate) fn merge(&self, old: &str, is_same: IsSame<'_>) -> Result<Merged, Untouched> {
         if old.starts_with('\u{feff}') {
-            return Err("begins with a byte order mark: take that out".to_owned());
+            return Err("begins with a byte order mark: take that out".into());
         }
         match self {
             Self::DaemonJson(url) => daemon_json::merge(old, url, is_same),

@@ -68,7 +68,7 @@ impl Setup {
                             (State::Lacks(merged.lacks), merged.beside)
                         }
                         Found::Excluded(why) => (State::Excluded(why), Vec::new()),
-                        Found::Foreign(why) => (State::Foreign(why), Vec::new()),
+                        Found::Untouched(why) => (State::Foreign(why.with_remedy()), Vec::new()),
                     };
                     (look.at, state, beside)
                 }
@@ -97,7 +97,7 @@ impl Setup {
     pub(crate) fn refusal(&self, root: &Path, path: &str) -> Option<String> {
         let file = self.files.iter().find(|file| file.path() == path)?;
         match look(root, file, self.here.as_ref()).ok()?.found {
-            Found::Foreign(why) => Some(why),
+            Found::Untouched(why) => Some(why.with_remedy()),
             Found::Leftover(registries, _) => Some(sends(&registries)),
             _ => None,
         }

@@ -12,12 +12,11 @@ use similar::TextDiff;
 
 use super::install::{Outcome, install};
 use super::left::left;
-use super::look::{Found, LOST_MARK, Look, look, open, sends};
+use super::look::{Found, Look, look, open, sends};
 use super::masked::masked;
 use super::merge::Merged;
 use super::prune::{self, Installed};
 use super::{Client, File, Language, Setup, mirrors_file};
-use crate::directory::{A_DIRECTORY, IRREGULAR};
 use crate::host::Host;
 
 /// Lines around a difference.
@@ -206,15 +205,11 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
             say("merged", at);
             say("kept", &copy);
         }
-        Outcome::Left(why) if why == LOST_MARK => {
-            tell(format_args!("{} is left as it is: it {why}, and run this again", at.display()));
-            return Ok(true);
-        }
-        Outcome::Left(why) if [A_DIRECTORY, IRREGULAR].contains(&&*why) => {
-            tell(format_args!("{} {why}, and is left as it is: move it away, and run this again", at.display()));
-            return Ok(true);
-        }
         Outcome::Left(why) => {
+            if let Some(remedy) = why.remedy() {
+                tell(format_args!("{} {why}, and is left as it is: {remedy}, and run this again", at.display()));
+                return Ok(true);
+            }
             let merges = matches!(look.found, Found::Lacks(..));
             let how = if merges { "--merge adds to it, or merge this into it" } else { "merge this into it" };
             tell(format_args!("{} {why}. It is left as it is; {how}:", at.display()));

@@ -51,7 +51,7 @@ impl Before {
             Ok(content) => content,
         };
         match content.map(String::from_utf8) {
-            Err(why) => Self::Unusable(why),
+            Err(unfit) => Self::Unusable(unfit.to_string()),
             Ok(Err(_)) => Self::Unusable("is not UTF-8".to_owned()),
             Ok(Ok(text)) if text == SAMPLE => Self::Sample,
             Ok(Ok(text)) => Self::Edited(text),

@@ -302,7 +302,7 @@ fn merge_shows_the_difference_then_adds_it_and_keeps_the_file_from_before() {
     }
 }
 
-/// Each of them is left byte for byte, whatever is asked for, and the lines to add by hand are told.
+/// Each of them is left byte for byte, whatever is asked for, and it is told to mend it or which lines to add by hand.
 #[test]
 fn a_hostile_file_is_left_and_nothing_beside_it() {
     use std::os::unix::fs::symlink;
@@ -330,8 +330,10 @@ fn a_hostile_file_is_left_and_nothing_beside_it() {
                 let output = client_config(&[&[client, "--root", &at], arguments].concat());
                 assert_eq!(output.status.code(), Some(1), "{output:?}");
                 assert!(std::fs::read(&path).expect("there") == *content, "{output:?}");
-                let by_hand = text(&output.stderr).contains("It is left as it is; merge this into it:");
-                assert_eq!(by_hand, arguments != ["--check"], "{output:?}");
+                let said = text(&output.stderr);
+                let told = ["It is left as it is; merge this into it:", "mend it, and run this again"];
+                let told = told.iter().filter(|told| said.contains(**told)).count();
+                assert_eq!(told, usize::from(arguments != ["--check"]), "{output:?}");
             }
             let beside = std::fs::read_dir(path.parent().expect("a parent")).expect("there");
             let names: Vec<_> =

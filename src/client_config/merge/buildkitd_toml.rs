@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::super::untouched::Untouched;
 use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, is, masked, newline, others, rank};
 use crate::client_config::quoted;
 
@@ -20,8 +21,10 @@ pub(super) fn merge(
     http: bool,
     registries: &[String],
     is_same: IsSame<'_>,
-) -> Result<Merged, String> {
-    let wrong = |cause: &toml::de::Error| format!("is no TOML: {}", in_line(cause.message(), old, cause.span()));
+) -> Result<Merged, Untouched> {
+    let wrong = |cause: &toml::de::Error| {
+        Untouched::Broken(format!("is no TOML: {}", in_line(cause.message(), old, cause.span())))
+    };
     let spans = DeTable::parse(old).map_err(|cause| wrong(&cause))?;
     let spans = spans.get_ref().get(REGISTRY).and_then(|found| found.get_ref().as_table());
     let span = |name: &str| spans.and_then(|tables| tables.get(name));
@@ -64,7 +67,7 @@ pub(super) fn merge(
                 file.add(span(mirror), mirror, HTTP, &http.to_string(), "");
                 table_in(&mut value, mirror).ok_or(NOT_IN_PLACE)?.insert(HTTP.to_owned(), Value::from(http));
             }
-            Some(_) => return Err(format!("has another {HTTP} for {mirror} than {http}")),
+            Some(_) => return Err(format!("has another {HTTP} for {mirror} than {http}").into()),
         }
     }
     let leftover = has.into_iter().flatten().filter_map(|(name, entry)| {
@@ -78,7 +81,7 @@ pub(super) fn merge(
     }
     let text = file.into_text();
     if text.parse::<Table>().ok() != Some(value) {
-        return Err(NOT_IN_PLACE.to_owned());
+        return Err(NOT_IN_PLACE.into());
     }
     Ok(Merged { text, lacks, beside, leftover })
 }

@@ -4,6 +4,7 @@ use oci::members::Members;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::super::untouched::Untouched;
 use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
 
 const KEY: &str = "registry-mirrors";
@@ -12,25 +13,27 @@ const KEY: &str = "registry-mirrors";
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// dockerd asks the mirrors in the order of the list, and takes an empty file for no settings (`daemon/config` in moby).
-pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged, String> {
+pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged, Untouched> {
     if old.trim_matches(BLANKS).is_empty() {
         let text = old.to_owned() + &format!("{:#}\n", json!({ KEY: [url] })).replace('\n', newline(old));
         return Ok(Merged { text, lacks: vec![lack(url)], beside: Vec::new(), leftover: Vec::new() });
     }
-    let mut value: Value = serde_json::from_str(old).map_err(|cause| format!("is no JSON: {cause}"))?;
+    let mut value: Value =
+        serde_json::from_str(old).map_err(|cause| Untouched::Broken(format!("is no JSON: {cause}")))?;
     let Some(object) = value.as_object_mut() else {
-        return Err("is no JSON object".to_owned());
+        return Err(Untouched::Broken("is no JSON object".to_owned()));
     };
-    let Members(members) = serde_json::from_str(old).map_err(|cause| format!("is no JSON: {cause}"))?;
+    let Members(members) =
+        serde_json::from_str(old).map_err(|cause| Untouched::Broken(format!("is no JSON: {cause}")))?;
     let mut found = members.iter().filter(|(key, _)| key == KEY);
     let place = found.next().map(|(_, raw)| *raw);
     if found.next().is_some() {
-        return Err(format!("has {KEY:?} twice"));
+        return Err(format!("has {KEY:?} twice").into());
     }
     let list = match object.get(KEY) {
         None => Vec::new(),
         Some(Value::Array(list)) => list.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(wrong_kind)?,
-        Some(_) => return Err(wrong_kind()),
+        Some(_) => return Err(wrong_kind().into()),
     };
     let beside =
         others(&list, url, is_same).iter().map(|other| format!("{other} is asked when the proxy fails")).collect();
@@ -51,11 +54,11 @@ pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged,
     }
     match object.entry(KEY).or_insert_with(|| json!([])) {
         Value::Array(list) => list.insert(0, json!(url)),
-        _ => return Err(wrong_kind()),
+        _ => return Err(wrong_kind().into()),
     }
     let text = insertions.into(old);
     if serde_json::from_str::<Value>(&text).ok() != Some(value) {
-        return Err(NOT_IN_PLACE.to_owned());
+        return Err(NOT_IN_PLACE.into());
     }
     Ok(Merged { text, lacks: vec![lack(url)], beside, leftover: Vec::new() })
 }

@@ -2,6 +2,7 @@
 
 use serde_yaml::{Mapping, Value};
 
+use super::super::untouched::Untouched;
 use super::daemon_json::first_item;
 use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, is, masked, newline, others, rank};
 use crate::client_config::quoted;
@@ -15,14 +16,14 @@ const STEP: &str = "  ";
 /// The endpoints of a registry are asked in their order, then the registry itself; `rewrite` changes the names that each of
 /// them is asked for, and `*` is for registries without an entry (docs.k3s.io/installation/private-registry, and
 /// `pkg/agent/containerd/config.go` in k3s).
-pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame<'_>) -> Result<Merged, String> {
+pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame<'_>) -> Result<Merged, Untouched> {
     if let Some(why) = takes_too_long(old) {
-        return Err(format!("is no YAML: {why}"));
+        return Err(Untouched::Broken(format!("is no YAML: {why}")));
     }
-    let has: Value = serde_yaml::from_str(old).map_err(|cause| format!("is no YAML: {cause}"))?;
+    let has: Value = serde_yaml::from_str(old).map_err(|cause| Untouched::Broken(format!("is no YAML: {cause}")))?;
     let mut value = has.clone();
     if !(has.is_mapping() || has.is_null()) {
-        return Err("is no YAML table".to_owned());
+        return Err(Untouched::Broken("is no YAML table".to_owned()));
     }
     let has = has.get(MIRRORS);
     let has_mirrors = has.is_some();
@@ -40,7 +41,8 @@ pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame
         if rules.is_some_and(|rules| rules.as_mapping().is_none_or(|rules| !rules.is_empty())) {
             return Err(format!(
                 "has a rewrite for {name}, which would also change the names that this proxy is asked for: take it out"
-            ));
+            )
+            .into());
         }
         let list = entry.and_then(|entry| entry.get(ENDPOINT));
         let texts = match list {
@@ -82,14 +84,14 @@ pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame
     if !entries.is_empty() {
         let (at, text) = match top {
             Some(top) => text.after(top, entries),
-            None if has_mirrors => return Err(NOT_IN_PLACE.to_owned()),
+            None if has_mirrors => return Err(NOT_IN_PLACE.into()),
             None => text.before_first_key(format!("{MIRRORS}:{newline}{entries}")),
         };
         insertions.put(at, text);
     }
     let text = insertions.into(old);
     if serde_yaml::from_str::<Value>(&text).ok() != Some(value) {
-        return Err(NOT_IN_PLACE.to_owned());
+        return Err(NOT_IN_PLACE.into());
     }
     Ok(Merged { text, lacks, beside, leftover })
 }

@@ -40,7 +40,7 @@ fn lost(old: &str, new: &str) -> usize {
 
 /// The file is refused, in words that begin so.
 fn refused(addition: &Addition, old: &str, why: &str) {
-    let said = addition.merge(old, &|_, _| false).expect_err(old);
+    let said = addition.merge(old, &|_, _| false).expect_err(old).to_string();
     assert!(said.starts_with(why), "{said}\n{why}\n{old}");
     assert!(!said.contains('\n'), "{said}");
 }

@@ -23,3 +23,32 @@ fn a_directory_in_place_of_a_file_is_to_be_moved_away_and_what_follows_holds_aft
     let output = client_config(&["docker", "--write", "--merge", "--root", &at]);
     assert!(output.status.success() && !text(&output.stderr).contains("what follows is so"), "{output:?}");
 }
+
+/// A list, or half a file, was to have an object merged into it.
+#[test]
+fn a_file_that_its_client_cannot_read_is_to_be_mended_and_not_to_be_merged() {
+    for (client, path, content, why) in [
+        ("docker", "etc/docker/daemon.json", "[]", "is no JSON object"),
+        ("docker", "etc/docker/daemon.json", "{", "is no JSON: "),
+        ("buildkit", "etc/buildkit/buildkitd.toml", "[", "is no TOML: "),
+        ("k3s", "etc/rancher/k3s/registries.yaml", "- a", "is no YAML table"),
+        ("k3s", "etc/rancher/k3s/registries.yaml", "a: [", "is no YAML: "),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let file = root.path().join(path);
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+        std::fs::write(&file, content).expect("written");
+        for task in [&["--write"][..], &["--write", "--merge"], &["--check"]] {
+            let output = client_config(&[&[client, "--root", &at], task].concat());
+            let said = text(&output.stdout) + &text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let line = said.lines().find(|line| line.contains(path)).unwrap_or_else(|| panic!("{said}"));
+            assert!(
+                line.contains(why) && line.contains(": mend it") && !said.contains("merge this"),
+                "{task:?} {said}"
+            );
+            assert_eq!(std::fs::read_to_string(&file).expect("it is there"), content);
+        }
+    }
+}
