@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci::authority;
 
-use super::finding::{Code, Finding, Fix, PAST, REGISTRIES};
+use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
 use crate::client_config::address::{Address, Here, Order, Slip};
 use crate::client_config::{Client, Registry, registries};
 use crate::config::{Config, Routes};
@@ -85,6 +85,11 @@ impl<'a> Expected<'a> {
     /// Whether a route of this registry is closed, so that its source is not to be asked.
     pub(super) fn is_closed(&self, registry: &str) -> bool {
         self.registries.get(registry).is_some_and(|routed| routed.closed)
+    }
+
+    /// Where pulls of this registry go if the engine cannot ask the proxy, which it is configured to ask.
+    pub(super) fn way_without_proxy(&self, registry: &str) -> Way {
+        if self.is_closed(registry) { Way::Nowhere } else { Way::Source }
     }
 
     /// Whether requests that name no registry, and come by this host name, are for this one.

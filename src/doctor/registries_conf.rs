@@ -163,7 +163,11 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         found.find(of_official(entry, ""));
     }
     if let Some(entry) = entries.iter().find(|entry| entry.is_blocked && is_proxys(&entry.prefix, expected)) {
-        found.lead_all(expected.names(), Way::Source);
+        for name in expected.names() {
+            if found.ways.get(name) == Some(&Way::Proxy) {
+                found.ways.insert(name.to_owned(), expected.way_without_proxy(name));
+            }
+        }
         found.find(of_proxy(entry));
     }
     for route in expected.routes.iter() {
@@ -396,7 +400,6 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
 fn failing(entry: &Entry, registry: &str, files: &Files, expected: &Expected<'_>) -> Option<(Way, Finding)> {
     let address = entry.places.first()?.address.to_string();
     let (file, wrong) = files.certificates.fault(address.split('/').next().unwrap_or_default())?;
-    let way = if expected.is_closed(registry) { Way::Nowhere } else { Way::Source };
     let why = format!("no request to the proxy is sent then: {PAST}; of a closed route every pull fails");
     let finding = Finding {
         registries: vec![registry.to_owned()],
@@ -406,7 +409,7 @@ fn failing(entry: &Entry, registry: &str, files: &Files, expected: &Expected<'_>
         why,
         fix: by_hand(aside(file)),
     };
-    Some((way, finding))
+    Some((expected.way_without_proxy(registry), finding))
 }
 
 /// What is wrong with who is asked after the proxy, for these routes of the registry.
