@@ -162,13 +162,13 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
         found.find(of_official(entry, ""));
     }
-    if let Some(entry) = entries.iter().find(|entry| entry.is_blocked && is_proxys(&entry.prefix, expected)) {
+    if let Some(entry) = blocks_proxy(&entries, expected) {
         for name in expected.names() {
             if found.ways.get(name) == Some(&Way::Proxy) {
                 found.ways.insert(name.to_owned(), expected.way_without_proxy(name));
             }
         }
-        found.find(of_proxy(entry));
+        found.find(of_proxy(entry, ""));
     }
     for route in expected.routes.iter() {
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
@@ -306,16 +306,21 @@ fn is_proxys(prefix: &str, expected: &Expected<'_>) -> bool {
     !prefix.starts_with("*.") && expected.here.judge(&Address::parse(prefix)) == Verdict::Ours
 }
 
-/// It blocks the proxy.
-fn of_proxy(Entry { file, prefix, .. }: &Entry) -> Finding {
-    Finding {
+/// The entry that blocks the proxy itself.
+fn blocks_proxy<'a>(entries: &'a [Entry], expected: &Expected<'_>) -> Option<&'a Entry> {
+    entries.iter().find(|entry| entry.is_blocked && is_proxys(&entry.prefix, expected))
+}
+
+/// `whose` is for whom, if it is not the system's.
+fn of_proxy(Entry { file, prefix, .. }: &Entry, whose: &str) -> Finding {
+    of_owner(Finding {
         registries: Vec::new(),
         code: Code::Blocked,
         file: Some(file.clone()),
         text: format!("{prefix}, which is the proxy's address, has blocked = true"),
-        why: "podman does not ask the proxy: pulls go past it, to the source, and nobody is told; of a closed route they fail".to_owned(),
+        why: format!("pulls go past it{whose}, to the source, and nobody is told; of a closed route they fail"),
         fix: take_out(file, prefix),
-    }
+    })
 }
 
 /// The entry that blocks all of Docker Hub that has a name without a registry, where all of Docker Hub is routed.

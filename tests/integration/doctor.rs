@@ -25,6 +25,7 @@ mod policies;
 mod proxies;
 mod pull;
 mod unasked;
+mod users;
 
 /// What podman accepts.
 const POLICY: &str = "/etc/containers/policy.json";
@@ -305,6 +306,7 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
         .chain(k3ss::BROKEN)
         .chain(hosts_tomls::BROKEN)
         .chain(others::BROKEN)
+        .chain(users::BROKEN)
         .chain(buildkitds::BROKEN)
         .chain(policies::BROKEN);
     let hosts: Vec<_> = hosts.collect();
