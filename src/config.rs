@@ -42,7 +42,7 @@ use cache::FileCache;
 use identity::Identity;
 use mistake::{Place, Text};
 use routes::{Own, Table};
-use setting::{FILE, FileTable, ROUTE};
+use setting::{FILE, FileTable, ROUTE, RouteTable};
 use table::{Entry, Holds, Table as _};
 
 pub(crate) use address::{collide, parse_admin, parse_listen, reachable};
@@ -260,6 +260,42 @@ fn everywhere() -> Vec<(String, &'static Row)> {
     rows
 }
 
+/// Where names lead: by the list, by the one route of `upstream`, or by the flags that take the place of both; and the registry of requests
+/// that name none.
+fn route_table(
+    flags: &Flags,
+    (upstream, routes, default): (Option<RouteTable>, Vec<RouteTable>, Option<Text>),
+    identity: &Identity,
+    cache: &FileCache,
+    host: Option<&ServingHost>,
+    mistakes: &mut Mistakes,
+) -> (Table, Option<String>) {
+    let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
+    let (upstream, routes, default) = match (&domain, &prefix) {
+        (Some((_, domain)), Some((_, prefix))) if flags.replaces_routes && !routes.is_empty() => {
+            (routes::of_registry(routes, domain, prefix), Vec::new(), None)
+        }
+        _ => (upstream, routes, default),
+    };
+    let default_place = default.as_ref().map(|(place, _)| place.clone());
+    let default = default_place.zip(FILE.default.parse([default], mistakes));
+    let mut table = Table::new(flags.missing.clone());
+    if routes.is_empty() {
+        table.add(mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), identity, cache, host);
+    } else {
+        let flag = domain.or(prefix).map(|(place, _)| place);
+        let upstream = upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
+        if let Some(place) = flag.or(upstream) {
+            mistakes.add(&place, "cannot be set beside routes: make it an item of routes");
+        }
+        for route in routes {
+            table.add(mistakes, route, None, identity, cache, host);
+        }
+    }
+    let default = table.default_registry(mistakes, default);
+    (table, default)
+}
+
 impl Config {
     /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once. The settings
     /// may be for another host than this one.
@@ -316,29 +352,7 @@ impl Config {
             Limits::parse(limits, &mut mistakes);
         let access = access::rules(access, &listeners, per_client, bounds, &mut mistakes);
 
-        let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
-        let (upstream, routes, default) = match (&domain, &prefix) {
-            (Some((_, domain)), Some((_, prefix))) if flags.replaces_routes && !routes.is_empty() => {
-                (routes::of_registry(routes, domain, prefix), Vec::new(), None)
-            }
-            _ => (upstream, routes, default),
-        };
-        let default_place = default.as_ref().map(|(place, _)| place.clone());
-        let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
-        let mut table = Table::new(flags.missing.clone());
-        if routes.is_empty() {
-            table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, &cache, host);
-        } else {
-            let flag = domain.or(prefix).map(|(place, _)| place);
-            let upstream = upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
-            if let Some(place) = flag.or(upstream) {
-                mistakes.add(&place, "cannot be set beside routes: make it an item of routes");
-            }
-            for route in routes {
-                table.add(&mut mistakes, route, None, &identity, &cache, host);
-            }
-        }
-        let default = table.default_registry(&mut mistakes, default);
+        let (table, default) = route_table(flags, (upstream, routes, default), &identity, &cache, host, &mut mistakes);
         let (Some(token_wait), Some(client_keepalive), Some(drain), Some(notify), Some(log), true) =
             (token_wait, client_keepalive, drain, notify, log, mistakes.is_empty())
         else {

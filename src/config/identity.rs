@@ -65,6 +65,39 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// From the keys that a kind of this name takes.
+    fn parse(name: KindName, table: IdentityTable, mistakes: &mut Mistakes) -> Self {
+        match name {
+            KindName::Default => Self::Default,
+            KindName::ClientSecret => Self::ClientSecret {
+                tenant_id: IDENTITY.tenant_id.parse([table.tenant_id], mistakes),
+                client_id: IDENTITY.client_id.parse([table.client_id], mistakes),
+                secret_file: IDENTITY.client_secret_file.parse([table.client_secret_file], mistakes),
+            },
+            KindName::ClientCertificate => Self::ClientCertificate {
+                tenant_id: IDENTITY.tenant_id.parse([table.tenant_id], mistakes),
+                client_id: IDENTITY.client_id.parse([table.client_id], mistakes),
+                certificate_file: IDENTITY.certificate_file.parse([table.certificate_file], mistakes),
+                password_file: IDENTITY.certificate_password_file.parse([table.certificate_password_file], mistakes),
+            },
+            KindName::WorkloadIdentity => Self::WorkloadIdentity {
+                tenant_id: IDENTITY.tenant_id.parse([table.tenant_id], mistakes),
+                client_id: IDENTITY.client_id.parse([table.client_id], mistakes),
+                token_file: IDENTITY.token_file.parse([table.token_file], mistakes),
+            },
+            KindName::ManagedIdentity => {
+                Self::ManagedIdentity(Assigned::parse(table.client_id, table.object_id, table.resource_id, mistakes))
+            }
+            KindName::AzureArc => {
+                let directory = IDENTITY.key_directory.parse_or_default([table.key_directory], mistakes);
+                Self::AzureArc { key_directory: directory.unwrap_or_default() }
+            }
+            KindName::AzureCli => Self::AzureCli,
+            KindName::AzureDeveloperCli => Self::AzureDeveloperCli,
+            KindName::Anonymous => Self::Anonymous,
+        }
+    }
+
     /// Who signs in, for people: the kind, and the id that the settings name, if they name one. No secret.
     pub(crate) fn told(&self) -> (&'static str, Option<&str>) {
         let (kind, id) = match self {
@@ -119,6 +152,23 @@ pub(crate) enum Assigned {
     ResourceId(String),
 }
 
+impl Assigned {
+    fn parse(
+        client_id: Option<Text>,
+        object_id: Option<Text>,
+        resource_id: Option<Text>,
+        mistakes: &mut Mistakes,
+    ) -> Self {
+        if let Some((place, _)) = [&client_id, &object_id, &resource_id].into_iter().flatten().nth(1) {
+            mistakes.add(place, "client_id, object_id and resource_id exclude each other: keep one of them");
+        }
+        let client_id = IDENTITY.client_id.parse([client_id], mistakes).map(Self::ClientId);
+        let object_id = IDENTITY.object_id.parse([object_id], mistakes).map(Self::ObjectId);
+        let resource_id = IDENTITY.resource_id.parse([resource_id], mistakes).map(Self::ResourceId);
+        client_id.or(object_id).or(resource_id).unwrap_or_default()
+    }
+}
+
 /// The whole table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -136,91 +186,27 @@ impl Default for Identity {
 impl Identity {
     /// From the table; what is wrong goes to `mistakes`. Without a valid kind the other keys are not checked. With a host,
     /// what its kind needs has to be set there: by a key, or by a variable.
-    pub(super) fn parse(table: IdentityTable, host: Option<&ServingHost>, mistakes: &mut Mistakes) -> Self {
+    pub(super) fn parse(mut table: IdentityTable, host: Option<&ServingHost>, mistakes: &mut Mistakes) -> Self {
         if table.is_flawed && table.kind.is_none() {
             return Self::default();
         }
         let given: Vec<_> = table.given().into_iter().map(|(key, place)| (key, place.clone())).collect();
-        let IdentityTable {
-            place: _,
-            is_flawed,
-            kind,
-            cloud,
-            authority,
-            audience,
-            tenant_id,
-            client_id,
-            object_id,
-            resource_id,
-            client_secret_file,
-            certificate_file,
-            certificate_password_file,
-            token_file,
-            key_directory,
-        } = table;
+        let kind = table.kind.take();
         let kind_place = kind.as_ref().map(|(place, _)| place.clone());
         let Some(name) = IDENTITY.kind.parse_or_default([kind], mistakes) else { return Self::default() };
-        let takes = |key: &str| name.keys().contains(&key);
         // With a key that is misspelt, what is missing may be that key.
-        if let (Some(host), Some(place), false) = (host, kind_place, is_flawed) {
+        if let (Some(host), Some(place), false) = (host, kind_place, table.is_flawed) {
             find_missing(name, &place, &given, host, mistakes);
         }
         find_inapplicable(name, &given, mistakes);
         // What is a mistake already is not looked at again.
-        let own = |key: &str, text: Option<Text>| text.filter(|_| takes(key));
-        let [tenant_id, client_id, object_id, resource_id] = [
-            own("tenant_id", tenant_id),
-            own("client_id", client_id),
-            own("object_id", object_id),
-            own("resource_id", resource_id),
-        ];
-        let cloud = IDENTITY.cloud.parse([own("cloud", cloud)], mistakes);
-        let authority = IDENTITY.authority.parse([own("authority", authority)], mistakes);
+        let own = |key: &str, text: Option<Text>| text.filter(|_| name.keys().contains(&key));
+        let cloud = IDENTITY.cloud.parse([own("cloud", table.cloud.take())], mistakes);
+        let authority = IDENTITY.authority.parse([own("authority", table.authority.take())], mistakes);
         let authority = authority.or_else(|| cloud.map(|cloud| cloud.authority.to_owned()));
-        let audience =
-            IDENTITY.audience.parse_or_default([own("audience", audience)], mistakes).unwrap_or(Audience::Registry);
-        let scope = scope(&audience, cloud.unwrap_or_default());
-        let second_id = [&client_id, &object_id, &resource_id].into_iter().flatten().nth(1);
-        if let (KindName::ManagedIdentity, Some((place, _))) = (name, second_id) {
-            mistakes.add(place, "client_id, object_id and resource_id exclude each other: keep one of them");
-        }
-        let tenant_id = IDENTITY.tenant_id.parse([tenant_id], mistakes);
-        let client_id = IDENTITY.client_id.parse([client_id], mistakes);
-        let object_id = IDENTITY.object_id.parse([object_id], mistakes);
-        let resource_id = IDENTITY.resource_id.parse([resource_id], mistakes);
-        let kind = match name {
-            KindName::Default => Kind::Default,
-            KindName::ClientSecret => Kind::ClientSecret {
-                tenant_id,
-                client_id,
-                secret_file: IDENTITY.client_secret_file.parse([client_secret_file], mistakes),
-            },
-            KindName::ClientCertificate => Kind::ClientCertificate {
-                tenant_id,
-                client_id,
-                certificate_file: IDENTITY.certificate_file.parse([certificate_file], mistakes),
-                password_file: IDENTITY.certificate_password_file.parse([certificate_password_file], mistakes),
-            },
-            KindName::WorkloadIdentity => Kind::WorkloadIdentity {
-                tenant_id,
-                client_id,
-                token_file: IDENTITY.token_file.parse([token_file], mistakes),
-            },
-            KindName::ManagedIdentity => Kind::ManagedIdentity(
-                client_id
-                    .map(Assigned::ClientId)
-                    .or(object_id.map(Assigned::ObjectId))
-                    .or(resource_id.map(Assigned::ResourceId))
-                    .unwrap_or_default(),
-            ),
-            KindName::AzureArc => {
-                let directory = IDENTITY.key_directory.parse_or_default([key_directory], mistakes);
-                Kind::AzureArc { key_directory: directory.unwrap_or_default() }
-            }
-            KindName::AzureCli => Kind::AzureCli,
-            KindName::AzureDeveloperCli => Kind::AzureDeveloperCli,
-            KindName::Anonymous => Kind::Anonymous,
-        };
+        let audience = IDENTITY.audience.parse_or_default([own("audience", table.audience.take())], mistakes);
+        let scope = scope(&audience.unwrap_or(Audience::Registry), cloud.unwrap_or_default());
+        let kind = Kind::parse(name, table, mistakes);
         for (key, path) in kind.files() {
             let place = given.iter().find(|(known, _)| *known == key).map(|(_, place)| place);
             if let (Some(place), Some(lack)) = (place, host.and_then(|host| host.lack(path))) {
