@@ -63,7 +63,7 @@ table! {
             more: "It fails when it cannot be reached, is too slow, throttles or answers with 5xx, or when the sign-in \
                    fails. A 404 is no failure, and counts at once; one that is kept is served in trouble only where it says that \
                    an image has no signature: for the tags that clients make of its digest, such as `sha256-<hex>.sig`. \
-                   Of an image that is kept and whose signature nobody has asked for, it is said that it has none."
+                   Of an image that is kept and whose signature nobody has asked for, it is said that it has none while the registry or the sign-in does not work at all."
         } parse parse_lifetime::<MAX_STALE>;
 
         prefetch: List<Platform> {
