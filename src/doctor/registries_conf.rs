@@ -52,6 +52,11 @@ impl Entry {
     fn names_proxy(&self, expected: &Expected<'_>) -> bool {
         self.places.iter().any(|place| expected.here.judge(&place.address) == Verdict::Ours)
     }
+
+    /// Where pulls go if the first place gives nothing.
+    fn way_without_first(&self) -> Way {
+        if self.places.len() > 1 { Way::Source } else { Way::Nowhere }
+    }
 }
 
 /// A location.
@@ -62,6 +67,8 @@ struct Place {
     is_by_digest: bool,
 }
 
+/// What follows where nobody else is asked.
+const FAIL: &str = "pulls of {registries} fail";
 /// What follows from a file that is wrong.
 const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and every pull fails";
 
@@ -109,7 +116,8 @@ pub(super) fn covers(prefix: &str, source: &str) -> bool {
             .split('/')
             .next()
             .is_some_and(|host| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))),
-        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        // The port of an address without one is not looked at (`refMatchingPrefix` in containers/image).
+        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':'])),
     }
 }
 
@@ -162,20 +170,26 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
         found.find(of_official(entry, ""));
     }
-    if let Some(entry) = blocks_proxy(&entries, expected) {
-        for name in expected.names() {
-            if found.ways.get(name) == Some(&Way::Proxy) {
-                found.ways.insert(name.to_owned(), expected.way_without_proxy(name));
+    for Blocking { entry, all_of } in blocking(&entries, expected) {
+        for (registry, way) in &all_of {
+            if found.ways.get(*registry) == Some(&Way::Proxy) {
+                found.ways.insert((*registry).to_owned(), *way);
             }
         }
-        found.find(of_proxy(entry, ""));
+        found.find(of_blocking(entry, &all_of, ""));
     }
     for route in expected.routes.iter() {
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
         let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
-        for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !entry.names_proxy(expected)) {
+        for entry in more {
+            let Entry { file, prefix, is_blocked, .. } = entry;
+            if entry.names_proxy(expected) {
+                let (_, findings) = judge_entry(entry, route.source.registry(), expected, fix);
+                findings.into_iter().for_each(|finding| found.find(finding));
+                continue;
+            }
             if !is_blocked && expected.is_closed(route.source.registry()) {
                 found.find(of_part(file, prefix, &source));
                 continue;
@@ -306,19 +320,53 @@ fn is_proxys(prefix: &str, expected: &Expected<'_>) -> bool {
     !prefix.starts_with("*.") && expected.here.judge(&Address::parse(prefix)) == Verdict::Ours
 }
 
-/// The entry that blocks the proxy itself.
-fn blocks_proxy<'a>(entries: &'a [Entry], expected: &Expected<'_>) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.is_blocked && is_proxys(&entry.prefix, expected))
+/// An entry that keeps requests from the proxy.
+struct Blocking<'a> {
+    entry: &'a Entry,
+    /// The registries of which no request comes here, and where their pulls go; none if it is for a part of what is asked.
+    all_of: Vec<(&'a str, Way)>,
+}
+
+/// Each place that is asked is looked up among the entries again, by what it is asked for (`newDockerClient` in containers/image).
+fn blocking<'a>(entries: &'a [Entry], expected: &'a Expected<'_>) -> Vec<Blocking<'a>> {
+    let mut found: Vec<Blocking<'a>> = Vec::new();
+    let mut add = |entry: &'a Entry, all_of: Option<(&'a str, Way)>| match found
+        .iter_mut()
+        .find(|known| known.entry.prefix == entry.prefix)
+    {
+        Some(known) => known.all_of.extend(all_of),
+        None => found.push(Blocking { entry, all_of: all_of.into_iter().collect() }),
+    };
+    for route in expected.routes.iter() {
+        let Some(counts) = covering(entries, &route.source.to_string()) else { continue };
+        let ours = |place: &&Place| expected.here.judge(&place.address) == Verdict::Ours;
+        let Some(place) = counts.places.first().filter(ours) else { continue };
+        let asked = place.address.to_string();
+        if let Some(entry) = covering(entries, &asked).filter(|entry| entry.is_blocked) {
+            add(entry, Some((route.source.registry(), counts.way_without_first())));
+        }
+        let below = format!("{asked}/");
+        let parts = entries.iter().filter(|entry| entry.is_blocked && entry.prefix.starts_with(&below));
+        parts.for_each(|entry| add(entry, None));
+    }
+    found
 }
 
 /// `whose` is for whom, if it is not the system's.
-fn of_proxy(Entry { file, prefix, .. }: &Entry, whose: &str) -> Finding {
+fn of_blocking(Entry { file, prefix, .. }: &Entry, all_of: &[(&str, Way)], whose: &str) -> Finding {
+    let what = if all_of.is_empty() {
+        "where the proxy is asked for a part of the images"
+    } else {
+        "where the proxy is asked"
+    };
     of_owner(Finding {
         registries: Vec::new(),
         code: Code::Blocked,
         file: Some(file.clone()),
-        text: format!("{prefix}, which is the proxy's address, has blocked = true"),
-        why: format!("pulls go past it{whose}, to the source, and nobody is told; of a closed route they fail"),
+        text: format!("{prefix}, {what}, has blocked = true"),
+        why: format!(
+            "these pulls go past the proxy{whose}, to the source, and nobody is told; of a closed route they fail"
+        ),
         fix: take_out(file, prefix),
     })
 }
@@ -373,6 +421,7 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     let Some(place) = places.first() else { return (Way::Source, Vec::new()) };
     let mut findings = Vec::new();
     let mut way = Way::Proxy;
+    let past = if places.len() > 1 { PAST } else { FAIL };
     let path = place.address.path.trim_start_matches('/');
     let below = prefix.split_once('/').map_or("", |(_, below)| below);
     let is_right = path == prefix || path == below && expected.is_meant(registry, &place.address);
@@ -382,19 +431,19 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
         findings.push(finding(
             Code::Path,
             text,
-            format!("the proxy refuses these requests or takes them for another registry's: {PAST}"),
+            format!("the proxy refuses these requests or takes them for another registry's: {past}"),
         ));
-        way = Way::Source;
+        way = entry.way_without_first();
     }
     if here.is_plain(&place.address) && !place.is_insecure {
         let text = format!("{} has no insecure = true, and the proxy speaks plain HTTP there", place.address);
-        findings.push(finding(Code::Insecure, text, format!("TLS with the proxy fails, and {PAST}")));
-        way = Way::Source;
+        findings.push(finding(Code::Insecure, text, format!("TLS with the proxy fails, and {past}")));
+        way = entry.way_without_first();
     }
     if place.is_by_digest {
         let text = "mirror-by-digest-only or pull-from-mirror keeps tags from the proxy".to_owned();
         findings.push(finding(Code::Capabilities, text, format!("of images that are named by a tag, {PAST}")));
-        way = Way::Source;
+        way = entry.way_without_first();
     }
     let next = next_one(prefix, registry, &addresses, expected);
     findings.extend(next.map(|(code, text, why)| finding(code, text, why)));

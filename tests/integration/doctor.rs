@@ -21,6 +21,7 @@ mod dockerds;
 mod hosts_tomls;
 mod k3ss;
 mod others;
+mod parts;
 mod policies;
 mod proxies;
 mod pull;
@@ -307,6 +308,7 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
         .chain(hosts_tomls::BROKEN)
         .chain(others::BROKEN)
         .chain(users::BROKEN)
+        .chain(parts::BROKEN)
         .chain(buildkitds::BROKEN)
         .chain(policies::BROKEN);
     let hosts: Vec<_> = hosts.collect();

@@ -7,8 +7,8 @@ use oci::route::DOCKER_HUB;
 use super::files::{Addition, Files};
 use super::release::Release;
 use super::{
-    Entry, OURS, ROOTS, USERS, blocks_official, blocks_proxy, covering, entries, judge_entry, of_official, of_proxy,
-    take_out,
+    Blocking, Entry, OURS, ROOTS, USERS, blocking, blocks_official, covering, entries, judge_entry, of_blocking,
+    of_official, take_out,
 };
 use crate::doctor::expected::{Expected, aside, by_hand};
 use crate::doctor::finding::{Code, Examined, Finding, Fix, REGISTRIES, Way, listed};
@@ -52,12 +52,9 @@ pub(super) fn of_user(home: &str, own: &[Text], release: Release, expected: &Exp
             return found.find(*finding);
         }
     };
-    if let Some(entry) = blocks_proxy(&entries, expected) {
-        expected
-            .names()
-            .into_iter()
-            .for_each(|name| lead_root(home, vec![name], expected.way_without_proxy(name), found));
-        found.find(of_proxy(entry, &format!(" for {user}")));
+    for Blocking { entry, all_of } in blocking(&entries, expected) {
+        all_of.iter().for_each(|(registry, way)| lead_root(home, vec![registry], *way, found));
+        found.find(of_blocking(entry, &all_of, &format!(" for {user}")));
     }
     if let Some(entry) = blocks_official(&entries, expected) {
         lead_root(home, vec![DOCKER_HUB], Way::Nowhere, found);
@@ -109,9 +106,11 @@ pub(super) fn of_addition(addition: &Addition, files: &Files, expected: &Expecte
             return found.find(*finding);
         }
     };
-    if let Some(entry) = blocks_proxy(&entries_of_all, expected).filter(|entry| addition.has(&entry.file)) {
-        expected.names().into_iter().for_each(|name| lead(vec![name], expected.way_without_proxy(name), found));
-        found.find(of_proxy(entry, &format!(" for {who}")));
+    for Blocking { entry, all_of } in blocking(&entries_of_all, expected) {
+        if addition.has(&entry.file) {
+            all_of.iter().for_each(|(registry, way)| lead(vec![registry], *way, found));
+            found.find(of_blocking(entry, &all_of, &format!(" for {who}")));
+        }
     }
     if let Some(entry) = blocks_official(&entries_of_all, expected).filter(|entry| addition.has(&entry.file)) {
         lead(vec![DOCKER_HUB], Way::Nowhere, found);
