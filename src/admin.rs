@@ -19,6 +19,7 @@ mod cache;
 mod health;
 mod history;
 mod metrics;
+mod named;
 mod page;
 mod process;
 mod purge;
@@ -90,7 +91,7 @@ impl Admin {
         let reply = match path {
             "/cache/purge" if method == Method::POST => purge::purge(state, query.unwrap_or_default()),
             "/cache/purge" => return (Reply::text(StatusCode::METHOD_NOT_ALLOWED, "POST\n"), Some("POST")),
-            _ if !is_read => {
+            "/" | "/status" | "/healthz" | "/readyz" | "/metrics" | "/cache" if !is_read => {
                 return (Reply::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n"), Some("GET, HEAD"));
             }
             "/healthz" => Reply::text(StatusCode::OK, "ok\n"),
@@ -103,7 +104,9 @@ impl Admin {
                 Reply { status: StatusCode::OK, kind, body }
             }
             "/" => Reply { status: StatusCode::OK, kind: "text/html; charset=utf-8", body: page::page().html.clone() },
-            "/status" => Reply::json(StatusCode::OK, &status::report(state, query)),
+            "/status" => {
+                status::report(state, query).map_or_else(|wrong| wrong, |body| Reply::json(StatusCode::OK, &body))
+            }
             "/cache" => Reply::json(StatusCode::OK, &cache::report(state)),
             _ => Reply::text(StatusCode::NOT_FOUND, PATHS),
         };

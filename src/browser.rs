@@ -1,22 +1,20 @@
-//! Requests of web pages, which are refused.
+//! Requests of browsers, which are refused.
 //!
 //! Clients are not authenticated, so a page that a user of this host opens in a browser could read private manifests. It could
 //! ask for `127.0.0.1` directly, or let its own host name resolve to this host once it is loaded (DNS rebinding); then the
 //! browser takes this proxy for the server that the page came from. No container client is a browser.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use oci::authority;
 
-/// Whether a page in a browser sent the request. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch
-/// Metadata): `none` is the user's own navigation, and `same-origin` is this proxy, whose only page is its own. Browsers leave
-/// `Sec-Fetch-Site` out over plain HTTP to any host but their own, so also to a name that was made to resolve to this host.
-/// Such a request is recognized by `Accept-Language`, which no page can remove.
+/// Where a browser says from which site's page a request comes (W3C Fetch Metadata).
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whether a browser sent the request. Of each one it says so: by `Origin`, or by `Sec-Fetch-Site`, which it leaves out over plain HTTP
+/// to any host but its own, so also to a name that was made to resolve to this host; or else by `Accept-Language`, which no page
+/// can remove. Whether a page or the user has asked is not looked at, because there is nothing here for a user either.
 pub(crate) fn sent(headers: &HeaderMap) -> bool {
-    let mut sites = headers.get_all("sec-fetch-site").iter().peekable();
-    if sites.peek().is_none() {
-        return headers.contains_key(header::ORIGIN) || headers.contains_key(header::ACCEPT_LANGUAGE);
-    }
-    headers.contains_key(header::ORIGIN) || sites.any(|site| site != "none" && site != "same-origin")
+    [header::ORIGIN, SITE, header::ACCEPT_LANGUAGE].iter().any(|name| headers.contains_key(name))
 }
 
 /// Whether the admin listener's own page may have been asked for by whoever sent this: the user, by typing the address, or the
@@ -27,7 +25,7 @@ pub(crate) fn sent_by_own_page(headers: &HeaderMap) -> bool {
     let (host, _) = authority::split(host);
     let is_other = |site: &http::HeaderValue| site != "none" && site != "same-origin";
     let is_address = host.eq_ignore_ascii_case("localhost") || authority::ip(host).is_some();
-    is_address && !headers.contains_key(header::ORIGIN) && !headers.get_all("sec-fetch-site").iter().any(is_other)
+    is_address && !headers.contains_key(header::ORIGIN) && !headers.get_all(SITE).iter().any(is_other)
 }
 
 #[cfg(test)]
@@ -43,6 +41,7 @@ mod tests {
             (&[("host", "localhost:8081"), language, ("sec-fetch-site", "same-origin")], true),
             (&[("host", "192.0.2.1"), language, ("sec-fetch-site", "none")], true),
             (&[("host", "rebound.example:8081"), language], false),
+            (&[("host", "rebound.example:8081"), ("sec-fetch-site", "same-origin")], false),
             (&[("host", "127.0.0.1.example"), language], false),
             (&[("host", "127.0.0.1"), language, ("sec-fetch-site", "cross-site")], false),
             (&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1")], false),
@@ -57,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_told_from_a_client_and_from_a_user() {
+    fn a_browser_is_told_from_a_client() {
         for (headers, expected) in [
             (&[][..], false),
             (&[("user-agent", "containerd/2.4"), ("accept", "*/*")], false),
@@ -66,9 +65,10 @@ mod tests {
             (&[("sec-fetch-site", "cross-site")], true),
             (&[("sec-fetch-site", "same-site")], true),
             (&[("sec-fetch-site", "")], true),
-            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "same-origin")], true),
             (&[("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:8080")], true),
-            (&[("sec-fetch-site", "none"), ("accept-language", "en")], false),
+            (&[("sec-fetch-site", "none"), ("accept-language", "en")], true),
+            (&[("sec-fetch-site", "none")], true),
             (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], true),
             (&[("accept-language", "en")], true),
         ] {

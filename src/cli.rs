@@ -11,6 +11,7 @@ use crate::config::Flags;
 mod bench;
 mod check;
 mod client_config;
+mod completions;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;

@@ -8,7 +8,7 @@
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
 //!   cli::serve, cli::check, cli::doctor, cli::init, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
-//!   cli::generate                    manual pages, completions of shells and the schema, for packages
+//!   cli::generate, cli::completions    manual pages and the schema, completions of shells, for packages
 //!   cli::mirror, cli::taken, cli::missing    flags of two of them; a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -127,7 +127,7 @@
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //!   printable, quote               text of others, so that no terminal obeys it; what a server says, without what it was sent
 //! admin                            /, /status, /healthz, /readyz, /metrics, /cache and /cache/purge, on a listener of their own
-//!   health, cache, purge           what is answered to each
+//!   health, cache, purge, named    what is answered to each, and the image that a query names
 //!   metrics, process               the catalogue with its numbers; what the kernel says of this process
 //!   page, status, history          the page for people, what it reads, and a point for its plots every few seconds
 //! alarm                            faults that last: told, remembered each hour, over
@@ -138,7 +138,7 @@
 //!   watchdog                         fed while all that serves answers
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of others, read within limits; secrets and ids, cleaned or refused
-//! browser                          tells a request of a web page from one of a container client
+//! browser                          tells a request of a browser from one of a container client
 //! access                           who may pull, and how much: asked at the begin of a connection and with each request
 //!   network, client                  networks of addresses; who counts as one client
 //!   certificate                      names of client certificates

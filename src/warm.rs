@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::client_tls::Presented;
 use crate::logger;
+use crate::net::client::CONNECT_LIMIT;
 
 mod client;
 mod content;
@@ -128,8 +129,10 @@ async fn find_proxy(client: &Client) -> Result<(), Failure> {
     if let Ok(found) = timeout(SILENCE, &mut found).await {
         return found;
     }
-    let limit = REQUEST_LIMIT.as_secs();
-    logger::complain(&format!("warm: the proxy has not answered yet, and is waited for up to {limit} s"));
+    let (connection, answer) = (CONNECT_LIMIT.as_secs(), REQUEST_LIMIT.as_secs());
+    logger::complain(&format!(
+        "warm: the proxy has not answered yet: a connection is waited for {connection} s at most, an answer {answer} s"
+    ));
     found.await
 }
 

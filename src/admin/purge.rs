@@ -3,34 +3,28 @@
 use http::StatusCode;
 use log::info;
 use oci::image::Image;
-use oci::name::{Name, Repository};
+use oci::name::Repository;
 use serde_json::json;
 
+use super::named::{self, Choice};
 use super::{Reply, State};
 use crate::cache::{KeyRef, Part, Purged};
 use crate::proxy::{parts_within, upstreams};
 
+/// How an image is named.
+const USE: &str = "use POST /cache/purge?image=docker.io/library/nginx:1.27";
+
 /// Forgets what the query names: `image=` and an image as clients name it. Answers with the registry, the repository there,
 /// how many entries it was, and how many requests are under way whose answers will not be kept. What other identities have
 /// fetched from the repository is forgotten as well: it is the same image.
-pub(super) fn purge(State { routes: live, cache, .. }: &State, query: &str) -> Reply {
-    let wrong = |sentence: String| Reply::text(StatusCode::BAD_REQUEST, sentence + "\n");
-    let image = match image(query) {
-        Ok(image) => image,
-        Err(sentence) => return wrong(sentence),
-    };
-    let Some(name) = Name::parse(image.repository()) else {
-        return wrong(format!("{:?} is not a repository", image.repository()));
-    };
-    let routes = live.load();
-    let choice = match routes.choose_name(name, image.registry(), None) {
-        Ok(choice) => choice,
-        Err(unrouted) => {
-            let registry = unrouted.0.unwrap_or("a name without a registry");
-            let sentence = format!("no route for {registry}: nothing of it is kept\n");
-            return Reply::text(StatusCode::NOT_FOUND, sentence);
-        }
-    };
+pub(super) fn purge(state: &State, query: &str) -> Reply {
+    named::image(query, USE)
+        .and_then(|image| named::choose(&state.routes.load(), &image).map(|choice| forget(state, &image, &choice)))
+        .unwrap_or_else(|wrong| wrong)
+}
+
+/// Forgets an image of which the route is known.
+fn forget(State { routes: live, cache, .. }: &State, image: &Image, choice: &Choice<'_>) -> Reply {
     let upstream = &choice.route.destination.upstream;
     let meant = Meant::new(&choice.repository, image.tag(), image.digest());
     let mut purged = Purged::default();
@@ -62,18 +56,6 @@ pub(super) fn purge(State { routes: live, cache, .. }: &State, query: &str) -> R
         "under_way": flights,
     });
     Reply::json(StatusCode::OK, &body)
-}
-
-/// The one image of a query.
-pub(super) fn image(query: &str) -> Result<Image, String> {
-    const USE: &str = "use POST /cache/purge?image=docker.io/library/nginx:1.27";
-    let mut parameters = form_urlencoded::parse(query.as_bytes());
-    match (parameters.next(), parameters.next()) {
-        (Some((name, image)), None) if name == "image" => Image::parse(&image),
-        (None, _) => Err(format!("no image is named: {USE}")),
-        (Some((name, _)), None) => Err(format!("there is no parameter {name:?}: {USE}")),
-        (Some(_), Some(_)) => Err(format!("more than one parameter: {USE}")),
-    }
 }
 
 /// What is to be forgotten, as paths of the registry's API.
@@ -150,27 +132,6 @@ mod tests {
         for (content, expected) in [(&digest, [true, false, true, true]), (&other, [true, false, false, false])] {
             let found = [&all, &tag, &by_digest, &both].map(|meant| meant.includes(path, Some(content)));
             assert_eq!(found, expected, "a tag that serves {content}");
-        }
-    }
-
-    #[test]
-    fn a_query_names_one_image() {
-        for (query, expected) in [
-            ("image=nginx", Ok("nginx")),
-            ("image=ghcr.io%2Forg%2Fapp%3A2.0", Ok("ghcr.io/org/app:2.0")),
-            ("image=docker.io/library/nginx:1.27", Ok("docker.io/library/nginx:1.27")),
-            ("", Err("no image is named: use POST /cache/purge?image=")),
-            ("image=", Err("\"\" is not an image: ")),
-            ("image=Nginx", Err("\"Nginx\" is not an image: ")),
-            ("image=a/../b", Err("\"a/../b\" is not an image: ")),
-            ("name=nginx", Err("there is no parameter \"name\": use POST")),
-            ("image=nginx&image=redis", Err("more than one parameter: use POST")),
-        ] {
-            match (image(query), expected) {
-                (Ok(image), Ok(expected)) => assert_eq!(image.to_string(), expected, "{query}"),
-                (Err(said), Err(expected)) => assert!(said.starts_with(expected), "{query}: {said}"),
-                (found, _) => panic!("{query}: {found:?}"),
-            }
         }
     }
 }

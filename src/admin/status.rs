@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::health::{self, Readiness};
 use super::process::Process;
-use super::{State, cache, purge};
+use super::{Reply, State, cache, named};
 use crate::load::opening::{Handshake, Openings, RefusedProxyHeader};
 use crate::metrics::history::{STEP, Sum};
 use crate::metrics::labels::Cause;
@@ -16,15 +16,18 @@ use crate::metrics::recent::Failure;
 use crate::metrics::refused::LastHour;
 use crate::proxy::{Call, Destination, Target, Upstream, upstreams};
 use crate::token::{Life, TokenReport};
-use oci::name::Name;
 use oci::request::Request;
 use oci::route::{OnFailure, Route};
 
 /// Images and clients that are listed, of those that are counted.
 const LISTED: usize = 15;
+/// How an image is named.
+const USE: &str = "use /status?image=docker.io/library/nginx:1.27";
 
 /// All of it, now. With a query `image=`, and an image as clients name it, also how often that one was pulled, however rare it is.
-pub(super) fn report(state: &State, query: Option<&str>) -> Value {
+/// The error is the answer to a query that is not this.
+pub(super) fn report(state: &State, query: Option<&str>) -> Result<Value, Reply> {
+    let asked = query.filter(|query| !query.is_empty()).map(|query| asked(state, query)).transpose()?;
     let (ready, readiness) = health::readiness(state);
     let (sum, process) = (Sum::of(&state.meters), Process::read());
     let failures = state.meters.failures.all();
@@ -35,7 +38,7 @@ pub(super) fn report(state: &State, query: Option<&str>) -> Value {
         let millis = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
         json!({"at": point.at, "rate": point.rate, "failed": point.failed, "median": millis(point.median), "slow": millis(point.slow)})
     }).collect();
-    json!({
+    Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "build": env!("ACR_CACHE_PROXY_BUILD"),
         "uptime_seconds": state.started.elapsed().as_secs(),
@@ -51,14 +54,14 @@ pub(super) fn report(state: &State, query: Option<&str>) -> Value {
         "cache": cache::report(state),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
         "images": images(state),
-        "asked": query.and_then(|query| asked(state, query)),
+        "asked": asked,
         "clients": clients(state),
         "process": {
             "resident_bytes": process.resident,
             "descriptors": process.descriptors,
             "max_descriptors": process.max_descriptors,
         },
-    })
+    }))
 }
 
 /// What was refused lately of each route, so that its clients may have turned to the source.
@@ -151,17 +154,21 @@ fn images(state: &State) -> Vec<Value> {
         .collect()
 }
 
-/// Of the image in a query; nothing for one that no route covers.
-fn asked(state: &State, query: &str) -> Option<Value> {
-    let image = purge::image(query).ok()?;
+/// Of the image in a query.
+fn asked(state: &State, query: &str) -> Result<Value, Reply> {
+    let image = named::image(query, USE)?;
     let routes = state.routes.load();
-    let choice = routes.choose_name(Name::parse(image.repository())?, image.registry(), None).ok()?;
+    let choice = named::choose(&routes, &image)?;
     let path = format!("/v2/{}/manifests/{}", image.repository(), image.reference());
-    let Ok(Request::Pull(pull)) = Request::parse(&Method::HEAD, &path, None) else { return None };
-    let target = Target::new(&pull, &choice.repository);
-    Some(
-        json!({"image": image.to_string(), "pulls": choice.route.destination.meter.images.times(target.below_source())}),
-    )
+    let pulls = match Request::parse(&Method::HEAD, &path, None) {
+        Ok(Request::Pull(pull)) => {
+            let target = Target::new(&pull, &choice.repository);
+            choice.route.destination.meter.images.times(target.below_source())
+        }
+        // No client can ask for it.
+        _ => 0,
+    };
+    Ok(json!({"image": image.to_string(), "pulls": pulls}))
 }
 
 /// Of the source `docker.io`, `/library/nginx/manifests/1.27` is `docker.io/library/nginx:1.27`.

@@ -64,7 +64,7 @@ pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
         pull.map(|image| Image::parse(&image).map_err(|wrong| mistake(&format!("--pull: {wrong}")))).transpose()?;
     serve.or_host(&root)?;
     let file = serve.file();
-    let (flags, _) = serve::settings(serve);
+    let flags = serve::settings_of_host(serve);
     let given = flags.of_host().map(|(flag, text)| (flag, text.to_owned())).collect();
     Ok((Options { file, given, mirror, json, fix, pull, root }, flags))
 }

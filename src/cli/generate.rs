@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Command, CommandFactory as _};
-use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
-use super::Program;
+use super::{Program, completions};
 use crate::config::{self, DefaultValue, Row};
 
 const NAME: &str = env!("CARGO_PKG_NAME");
@@ -39,11 +38,7 @@ pub(crate) fn generate(directory: &Path) -> Result<(), String> {
     write_pages(program, &man).map_err(failed(&man))?;
     let page = man.join(format!("{FILE_PAGE}.5"));
     fs::write(&page, file_page()).map_err(failed(&page))?;
-    for shell in [Shell::Fish, Shell::Zsh] {
-        clap_complete::generate_to(shell, &mut Program::command(), NAME, &completions).map_err(failed(&completions))?;
-    }
-    let bash = completions.join(format!("{NAME}.bash"));
-    fs::write(&bash, for_bash()).map_err(failed(&bash))?;
+    completions::write(&completions).map_err(failed(&completions))?;
     let schema = directory.join("config.schema.json");
     fs::write(&schema, format!("{:#}\n", config::schema())).map_err(failed(&schema))
 }
@@ -137,14 +132,6 @@ fn after_flags(command: &Command) -> Roff {
     page
 }
 
-/// The completions of bash. For a program with a hyphen in its name clap_complete 4.6 looks for each subcommand by another name
-/// than it has set before, and completes nothing behind one (clap issue 6421).
-fn for_bash() -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(Shell::Bash, &mut Program::command(), NAME, &mut script);
-    String::from_utf8_lossy(&script).replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__"))
-}
-
 /// acr-cache-proxy.yaml(5): the reference of `docs/configuration.md`, without the things around it.
 fn file_page() -> String {
     let mut page = Roff::new();
@@ -233,23 +220,5 @@ mod tests {
             synopsis.contains("\\fI") && synopsis.contains("IMAGE") && !synopsis.contains("variables"),
             "{synopsis}"
         );
-    }
-
-    #[test]
-    fn bash_completes_the_flags_of_each_subcommand() {
-        let script = r#"
-            eval "$1"
-            for words in "$NAME d" "$NAME client-config --mer" "$NAME init --sk" "$NAME doctor --fi"; do
-                read -ra COMP_WORDS <<< "$words"
-                COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-                COMPREPLY=()
-                _acr__cache__proxy "$NAME" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-                echo "${COMPREPLY[@]}"
-            done"#;
-        let mut bash = std::process::Command::new("bash");
-        bash.args(["--norc", "-c", script, "bash"]).arg(for_bash()).env("NAME", NAME);
-        let output = bash.output().expect("bash runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(said, "doctor demo\n--merge\n--skip\n--fix\n", "{output:?}");
     }
 }

@@ -12,6 +12,7 @@ use crate::directory::{Astray, Directory, Missing};
 use crate::identity;
 use crate::init::CONFIG;
 use crate::listen::certificate;
+use crate::logger;
 use crate::net::trust;
 
 /// What `--help` says of it, of each command that reads it.
@@ -204,7 +205,14 @@ pub(crate) fn read_for_service(flags: &Flags) -> Result<Config, String> {
 
 /// The settings that these flags, the variable and the file give, for a proxy on this host or another.
 pub(super) fn load(flags: ServeFlags) -> Result<Config, Exit> {
-    Config::load(&settings(flags).0).map_err(|mistakes| mistake(&mistakes.to_string()))
+    Config::load(&settings_of_host(flags)).map_err(|mistakes| mistake(&mistakes.to_string()))
+}
+
+/// What the settings are read by, for a command that has no log: what has no effect is said on standard error.
+pub(super) fn settings_of_host(flags: ServeFlags) -> Flags {
+    let (flags, warnings) = settings(flags);
+    warnings.iter().for_each(|warning| logger::complain(warning));
+    flags
 }
 
 /// What the settings are read by, and a warning for each flag that has no effect.

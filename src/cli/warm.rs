@@ -41,6 +41,10 @@ const MAX_IMAGES: usize = 10_000;
 /// Mistakes that are told; a file of something else has one a line.
 const MAX_MISTAKES: usize = 20;
 
+/// The values of `--layers`.
+pub(super) const LAYERS: [(&str, Layers); 3] =
+    [("first-byte", Layers::FirstByte), ("head", Layers::Head), ("none", Layers::None)];
+
 #[derive(Args)]
 pub(super) struct WarmFlags {
     /// An image as you would pull it: nginx, library/nginx:1.27, ghcr.io/org/app@sha256:...
@@ -173,12 +177,9 @@ fn parse_platforms(texts: &[String]) -> Result<Platforms, String> {
 }
 
 fn parse_layers(text: Option<&str>) -> Result<Layers, String> {
-    match text {
-        None | Some("first-byte") => Ok(Layers::FirstByte),
-        Some("head") => Ok(Layers::Head),
-        Some("none") => Ok(Layers::None),
-        Some(text) => Err(format!("unknown value {text:?}: use first-byte, head or none")),
-    }
+    let Some(text) = text else { return Ok(Layers::FirstByte) };
+    let known = LAYERS.into_iter().find(|(name, _)| *name == text);
+    known.map(|(_, layers)| layers).ok_or_else(|| format!("unknown value {text:?}: use first-byte, head or none"))
 }
 
 /// What an image is by whatever name: on Docker Hub, `nginx` is `docker.io/library/nginx:latest`.

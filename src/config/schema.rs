@@ -6,14 +6,16 @@ use super::kind::KindName;
 use super::setting::FileTable;
 use super::table::{Default, Entry, Holds, Row, Table as _};
 
-/// A whole number with a unit.
-const TIME: &str = "^[0-9]+(s|m|h)$";
+/// A whole number, not 0, with a unit.
+const TIME: &str = "^0*[1-9][0-9]*(s|m|h)$";
+/// A number, also as a text, of which the program says the range.
+const NUMBER: &str = "^0*[1-9][0-9]*$";
 const SIZE: &str = "^[0-9]+(KiB|MiB|GiB|kB|MB|GB)$";
 /// Permission bits.
-const MODE: &str = "^[0-7]{3,4}$";
+const MODE: &str = "^(0o?[0-7]{3}|[1-7][0-7]{2})$";
 
-/// The schema of the file, draft-07, which the language servers of editors know. It takes what the proxy takes in its shape; what a
-/// text has to be beyond that, such as the range of a number, is said by the proxy alone.
+/// The schema of the file, draft-07, which the language servers of editors know. It takes all that the proxy takes, and refuses
+/// what a range or a pattern can say; what a text has to be beyond that, such as the greatest size, is said by the proxy alone.
 pub(crate) fn schema() -> Value {
     let mut schema = table(FileTable::entries(), false);
     schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
@@ -39,7 +41,7 @@ fn setting(Entry { row, holds }: Entry) -> Value {
     let many = |items| json!({ "type": "array", "items": items });
     let mut setting = match holds {
         Holds::Value => value(row),
-        Holds::List => many(json!({ "type": "string" })),
+        Holds::List => many(text()),
         Holds::Tables(below) => many(table(below, true)),
         Holds::Table(below) if row.value.starts_with("off|") => either(off(), table(below, false)),
         Holds::Table(below) => table(below, false),
@@ -59,21 +61,38 @@ fn setting(Entry { row, holds }: Entry) -> Value {
 fn value(row: &Row) -> Value {
     match row.value {
         "KIND" => json!({ "type": "string", "enum": KindName::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>() }),
-        "NUMBER" => number(),
-        "NUMBER|off" => either(number(), off()),
-        "NUMBER|fair|off" => either(number(), json!({ "enum": ["fair", "off", false] })),
-        "TIME" => json!({ "type": "string", "pattern": TIME }),
-        "SIZE" => json!({ "type": "string", "pattern": SIZE }),
-        "MODE" => json!({ "type": "string", "pattern": MODE }),
+        "NUMBER" => number(row),
+        "NUMBER|off" => either(number(row), off()),
+        "NUMBER|fair|off" => either(number(row), json!({ "enum": ["fair", "off", false] })),
+        _ if !row.pattern.is_empty() => pattern(row.pattern),
+        "TIME" => pattern(TIME),
+        "SIZE" => pattern(SIZE),
+        "MODE" => pattern(MODE),
         words if words.contains('|') && words.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '|' | '_')) => {
             json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() })
         }
-        _ => json!({ "type": "string" }),
+        _ if row.default == Default::Text("") => json!({ "type": "string" }),
+        _ => text(),
     }
 }
 
-fn number() -> Value {
-    json!({ "type": "integer", "minimum": 1 })
+/// A bound is for a number alone and a pattern for a text alone, so one schema has both.
+fn number(row: &Row) -> Value {
+    let mut number = json!({ "type": ["integer", "string"], "pattern": NUMBER });
+    if let Some((least, greatest)) = row.range {
+        number["minimum"] = json!(least);
+        number["maximum"] = json!(greatest);
+    }
+    number
+}
+
+fn pattern(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern })
+}
+
+/// No setting but the prefix may be empty.
+fn text() -> Value {
+    json!({ "type": "string", "minLength": 1 })
 }
 
 /// `off`, which YAML 1.1 reads as `false`.

@@ -33,6 +33,9 @@ pub(crate) use cache::{CACHE, CacheTable};
 pub(crate) use clients::{ACCESS, AccessTable, LIMITS, LimitsTable};
 pub(crate) use identity::{IDENTITY, IdentityTable};
 
+/// A level, or directives with a comma between two; which targets there are is for the program.
+const FILTER: &str = r"^\s*([^,=]+=\s*)?[A-Za-z]+\s*(,\s*([^,=]+=\s*)?[A-Za-z]+\s*)*$";
+
 /// Where Azure Arc's agent puts the keys that prove local access.
 pub(crate) const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
 
@@ -101,6 +104,7 @@ table! {
         token_wait: Value<Duration> {
             value: "TIME",
             default: Default::Text("10s"),
+            pattern: "^0*([1-9]|1[0-9]|20)s$",
             help: "How long a request waits for a token that is being fetched, 1s to 20s",
             more: "After that it gets a 503."
         } parse parse_token_wait;
@@ -162,6 +166,7 @@ table! {
             value: "NUMBER",
             default: Default::Words("1, or 2 where a route has blobs: proxy"),
             example: "1",
+            range: Some((1, 512)),
             help: "How many threads carry requests",
             more: "One thread carries a hundred times the requests that a registry allows. Layers that pass through the \
                    proxy take about one core for each few Gbit/s."
@@ -172,6 +177,7 @@ table! {
             variable: Some("RUST_LOG"),
             value: "FILTER|TABLE",
             default: Default::Text("info"),
+            pattern: FILTER,
             help: "What to log: a level, or a list such as warn,access=info",
             more: "The levels are `off`, `error`, `warn`, `info`, `debug` and `trace`. A list gives levels by target: \
                    `access` is the one line a request, `acr_cache_proxy` and its modules are all the rest, and a few \
@@ -333,6 +339,7 @@ table! {
         notice: Value<Duration> {
             value: "TIME",
             default: Default::Text("0s"),
+            pattern: "^[0-9]+(s|m|h)$",
             help: "How long after SIGTERM clients are still served as before, 0s to 5m",
             more: "`/readyz` says 503 at once. Behind a load balancer, set the time in which it notices that, such as `5s`."
         } parse parse_notice;
@@ -374,6 +381,7 @@ table! {
         filter: Value<String> {
             value: "FILTER",
             default: Default::Text("info"),
+            pattern: FILTER,
             help: "What to log: what `log` is where it is no table",
             more: ""
         } parse parse_filter;
@@ -388,6 +396,7 @@ table! {
         sample: Value<NonZeroU32> {
             value: "NUMBER",
             default: Default::Text("1"),
+            range: Some((1, 1_000_000)),
             help: "Of so many requests that succeed, one has its line, 1 to 1000000",
             more: "A line that stands for several says so (`sampled`). A request that fails, is refused or is ended by its client \
                    always has its line."

@@ -27,6 +27,10 @@ pub(crate) struct Row {
     pub help: &'static str,
     /// More sentences, for the reference, the schema and the manual; may be empty.
     pub more: &'static str,
+    /// The least and the greatest number, for the schema: its parser decides.
+    pub range: Option<(u64, u64)>,
+    /// A regular expression that its text matches, for the schema; empty where `value` says enough.
+    pub pattern: &'static str,
     /// What to do about a key with nothing behind it; empty where its type says enough.
     pub if_empty: &'static str,
 }
@@ -41,6 +45,8 @@ pub(crate) const ROW: Row = Row {
     example: "",
     help: "",
     more: "",
+    range: None,
+    pattern: "",
     if_empty: "",
 };
 

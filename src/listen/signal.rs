@@ -31,12 +31,15 @@ enum Wish {
     Reload,
     /// SIGUSR2: another process is to take this one's place.
     Upgrade,
+    /// SIGUSR1, by which other programs open their logs again. It would end the process without a drain.
+    Nothing,
 }
 
 struct Signals {
     end: [Signal; 3],
     reload: Signal,
     upgrade: Signal,
+    nothing: Signal,
 }
 
 impl Signals {
@@ -48,6 +51,7 @@ impl Signals {
             end: [terminate?, interrupt?, quit?],
             reload: signal(SignalKind::hangup())?,
             upgrade: signal(SignalKind::user_defined2())?,
+            nothing: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -60,6 +64,7 @@ impl Signals {
             _ = quit.recv() => Wish::End,
             _ = self.reload.recv() => Wish::Reload,
             _ = self.upgrade.recv() => Wish::Upgrade,
+            _ = self.nothing.recv() => Wish::Nothing,
         }
     }
 
@@ -68,7 +73,7 @@ impl Signals {
         loop {
             match self.next().await {
                 Wish::End if first.elapsed() > SAME_SIGNAL => return,
-                Wish::End => {}
+                Wish::End | Wish::Nothing => {}
                 Wish::Reload | Wish::Upgrade => warn!("SIGHUP and SIGUSR2 do nothing any more: this process is ending"),
             }
         }
@@ -110,6 +115,9 @@ impl Handlers {
                 wish = signals.next() => match wish {
                     Wish::End => break,
                     Wish::Reload => (self.reload)(),
+                    Wish::Nothing => {
+                        warn!("SIGUSR1 does nothing: SIGHUP has the settings read again, SIGUSR2 starts a new process");
+                    }
                     Wish::Upgrade if upgrade.is_some() => warn!("SIGUSR2: a new process is being started already"),
                     Wish::Upgrade => {
                         let (replace, cancelled) = (Arc::clone(&self.upgrade), Arc::clone(&cancelled));

@@ -11,8 +11,8 @@ use super::addresses::UNACKNOWLEDGED_LIMIT;
 use super::trust::TrustRoots;
 use super::tunnel::ForwardProxy;
 
-/// TCP and TLS handshakes; a connection that takes longer is given up, and the call is repeated.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The look-up of the name, TCP and TLS handshakes; a connection that takes longer is given up, and the call is repeated.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A whole call. It is less than requests wait by default, so that they are told of one that hangs.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 

@@ -24,7 +24,7 @@ use crate::net::{self, client};
 /// look-up included.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// How often a request is sent in all.
-const TRIES: u32 = 5;
+pub(super) const TRIES: u32 = 5;
 /// The longest pause between two of them: a registry's `Retry-After` counts down from 60 s.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// After this time without any answer but refusals that pass by themselves, nothing is repeated or begun any more: each
@@ -68,6 +68,8 @@ pub(super) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    /// Why the request is not sent again, where that was thought of.
+    pub given_up: Option<String>,
 }
 
 impl Answer {
@@ -211,13 +213,13 @@ impl Client {
     /// The answer, whatever its status. What passes by itself is asked for again, after the pause that the answer names or
     /// one of a second and longer.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, Failure> {
-        let mut tries = 0;
+        let (begun, mut tries) = (Instant::now(), 0);
         loop {
             if matches!(call.hop, Hop::Proxy(_)) {
                 sleep_until(self.slot()).await;
             }
             tries += 1;
-            let outcome = self.once(call).await;
+            let mut outcome = self.once(call).await;
             let asked = match &outcome {
                 Ok(answer) if !answer.passes_by_itself() => {
                     *lock(&self.alive) = Instant::now();
@@ -227,7 +229,14 @@ impl Client {
                 Err(failure) if failure.lasts() => return outcome,
                 Err(_) => None,
             };
-            let Some(pause) = pause(tries, asked).filter(|_| !self.is_stalled()) else { return outcome };
+            let Some(pause) = pause(tries, asked).filter(|_| !self.is_stalled()) else {
+                let why = given_up(tries, asked, begun.elapsed());
+                match &mut outcome {
+                    Ok(answer) => answer.given_up = Some(why),
+                    Err(failure) => failure.give_up(why),
+                }
+                return outcome;
+            };
             let why = || async {
                 match &outcome {
                     Ok(answer) => self.explained(call, answer).await.to_string(),
@@ -251,7 +260,11 @@ impl Client {
 
     /// The failure that an answer of another status is.
     pub(super) fn refused(&self, call: &Call, answer: &Answer) -> Failure {
-        Failure::refused(&call.hop, &call.name, answer.status, &answer.headers, &answer.body)
+        let mut failure = Failure::refused(&call.hop, &call.name, answer.status, &answer.headers, &answer.body);
+        if let Some(why) = &answer.given_up {
+            failure.give_up(why.clone());
+        }
+        failure
     }
 
     /// The same with the cause, which an answer to HEAD has no body for: the same request as GET has. It is sent once, and
@@ -264,7 +277,9 @@ impl Client {
         let Call { hop, url, name, headers, take, .. } = call;
         let (hop, url, name) = (hop.clone(), url.clone(), name.clone());
         let why = self.once(&Call { hop, method: Method::GET, url, name, headers, take: *take }).await.ok();
-        self.refused(call, why.as_ref().filter(|why| why.status == answer.status).unwrap_or(answer))
+        let why = why.filter(|why| why.status == answer.status);
+        let why = why.map(|why| Answer { given_up: answer.given_up.clone(), ..why });
+        self.refused(call, why.as_ref().unwrap_or(answer))
     }
 
     /// Whether nothing was answered for so long that going on is of no use.
@@ -308,7 +323,7 @@ impl Client {
             }
             body.extend_from_slice(&part);
         }
-        Ok(Answer { status, headers, body })
+        Ok(Answer { status, headers, body, given_up: None })
     }
 }
 
@@ -324,17 +339,36 @@ fn pause(tries: u32, asked: Option<Duration>) -> Option<Duration> {
     (tries < TRIES && pause <= MAX_PAUSE).then_some(pause)
 }
 
+/// Why there is no further try after so many, and after this time.
+fn given_up(tries: u32, asked: Option<Duration>, took: Duration) -> String {
+    match asked.filter(|asked| *asked > MAX_PAUSE) {
+        Some(asked) => {
+            format!(
+                "not sent again, because it asks for a pause of {} s: the longest is {} s",
+                asked.as_secs(),
+                MAX_PAUSE.as_secs()
+            )
+        }
+        None if tries >= TRIES => format!("sent {TRIES} times in {} s", took.as_secs()),
+        None => format!("not sent again, because nothing was answered for {} s", STALLED.as_secs()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Platforms;
     use super::*;
 
     fn client() -> Client {
+        client_of("http://127.0.0.1:8080")
+    }
+
+    fn client_of(via: &str) -> Client {
         let options = Options {
             images: Vec::new(),
             platforms: Platforms::All,
             layers: Layers::Head,
-            via: "http://127.0.0.1:8080".to_owned(),
+            via: via.to_owned(),
             ca_file: None,
             presented: None,
         };
@@ -356,6 +390,25 @@ mod tests {
             let seconds = Duration::from_secs;
             assert_eq!(pause(tries, asked.map(seconds)), expected.map(seconds), "{tries} {asked:?}");
         }
+    }
+
+    /// It ended after 15 s with the cause alone, although it had said that it waits for 180 s.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_says_why() {
+        // It has the port and does not listen.
+        let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+        silent.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let via = format!("http://{}", silent.local_addr().expect("an address"));
+        let client = client_of(&via);
+        let call = client.to_proxy(Method::GET, "/v2/", None);
+        let said = client.send(&call).await.expect_err("nobody is there").to_string();
+        assert!(said.starts_with(&format!("proxy {via}: GET /v2/: sent 5 times in 15 s: start it, or ")), "{said}");
+        tokio::time::advance(STALLED).await;
+        let said = client.send(&call).await.expect_err("nobody is there").to_string();
+        assert!(
+            said.contains(": GET /v2/: not sent again, because nothing was answered for 180 s: start it"),
+            "{said}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,7 +115,7 @@ mod tests {
             let headers =
                 headers.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
             let status = StatusCode::from_u16(status).expect("a status");
-            let answer = Answer { status, headers: headers.collect(), body: body.into() };
+            let answer = Answer { status, headers: headers.collect(), body: body.into(), given_up: None };
             let said = check_first_byte(&call, 9, &answer).err().map(|failure| failure.to_string());
             let told = said.as_ref().and_then(|said| said.rsplit_once(": ")).map(|(_, what)| what);
             assert_eq!(told, wrong, "{answer:?}");

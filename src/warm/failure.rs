@@ -36,19 +36,33 @@ impl fmt::Display for Hop {
 /// One sentence, without the image's name.
 #[derive(Debug)]
 pub(super) struct Failure {
+    /// The hop and the request.
+    at: String,
+    /// Why the request is not sent again.
+    given_up: Option<String>,
+    /// What to do, and the cause.
     sentence: String,
     lasts: bool,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.at)?;
+        if let Some(why) = &self.given_up {
+            write!(f, "{why}: ")?;
+        }
         f.write_str(&self.sentence)
     }
 }
 
 impl Failure {
-    fn new(sentence: String) -> Self {
-        Self { sentence, lasts: false }
+    fn new(hop: &Hop, request: &str, sentence: String) -> Self {
+        Self { at: format!("{hop}: {request}"), given_up: None, sentence, lasts: false }
+    }
+
+    /// The request is not sent again, for this reason.
+    pub(super) fn give_up(&mut self, why: String) {
+        self.given_up = Some(why);
     }
 
     /// The same request fails in the same way until somebody has done something about it.
@@ -58,7 +72,7 @@ impl Failure {
 
     /// The content is not what was asked for.
     pub(super) fn content(hop: &Hop, request: &str, what: impl fmt::Display) -> Self {
-        Self::new(format!("{hop}: {request}: {what}"))
+        Self::new(hop, request, what.to_string())
     }
 
     /// A success without the content, which neither the proxy nor storage answers.
@@ -71,7 +85,7 @@ impl Failure {
                 "this is not the image's content: look for what has answered between this host and storage, such as a firewall, a forward proxy or a sign-in page, or leave storage out with --layers head"
             }
         };
-        Self::new(format!("{hop}: {request}: {advice}: {what}"))
+        Self::new(hop, request, format!("{advice}: {what}"))
     }
 
     /// There is no answer.
@@ -83,6 +97,7 @@ impl Failure {
                 "its certificate is not trusted: name its CA with --ca-file, or leave storage out with --layers head"
             }
             _ if cause.is_timeout() && !cause.is_connect() => "no answer in time",
+            Hop::Proxy(_) if cause.is_timeout() => "no connection in time: start it, or name another one with --via",
             Hop::Proxy(_) if cause.is_connect() => "start it, or name another one with --via",
             Hop::Storage { .. } if cause.is_connect() => {
                 "no connection: check this host's way to it, and its CA, or leave storage out with --layers head"
@@ -90,7 +105,7 @@ impl Failure {
             _ => "the connection broke",
         };
         let lasts = Wrong::of_error(&cause).is_some();
-        Self { sentence: format!("{hop}: {request}: {advice}: {}", with_causes(&cause)), lasts }
+        Self { lasts, ..Self::new(hop, request, format!("{advice}: {}", with_causes(&cause))) }
     }
 
     /// The answer is an error.
@@ -107,7 +122,7 @@ impl Failure {
             cause = format!("{cause}: {message}");
         }
         let advice = if needs_tls { "give --via as https://" } else { advice(hop, status, code.as_deref()) };
-        Self::new(format!("{hop}: {request}: {advice}: {cause}"))
+        Self::new(hop, request, format!("{advice}: {cause}"))
     }
 }
 

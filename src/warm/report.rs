@@ -8,7 +8,7 @@ use oci::image::Image;
 use oci::printable;
 use progress::{Line, STEP, bar};
 
-use super::client::STALLED;
+use super::client::{STALLED, TRIES};
 use super::failure::Failure;
 use super::image::Warmed;
 use super::{Layers, Run};
@@ -150,7 +150,9 @@ pub(super) async fn show(run: Arc<Run>) {
         if let Some(why) = run.client.repeated().filter(|_| !is_said) {
             is_said = true;
             let longest = STALLED.as_secs();
-            run.report.say(&format!("waiting, for {longest} s at most until something is answered again: {why}"));
+            run.report.say(&format!(
+                "waiting, for {longest} s at most until something is answered again, and each request is sent {TRIES} times at most: {why}"
+            ));
         }
         if let Some(line) = &run.report.line {
             line.draw(&run.report.bar(&run));

@@ -395,6 +395,14 @@ async fn without_online_all_mistakes_of_a_start_are_told_at_once_and_nobody_is_a
             ],
         ),
         (
+            plain().edit(|_| "upstream: {domain: docker.io, prefix: hub}".to_owned()),
+            0,
+            &[
+                ("warning", "the registry docker.io is Docker Hub's, which is the source of a cache rule: *"),
+                ("ok", "1 route to 1 registry"),
+            ],
+        ),
+        (
             plain().edit(|_| include_str!("../../conf/minimal.yaml").to_owned()),
             0,
             &[

@@ -264,10 +264,22 @@ async fn what_is_no_image_is_refused_and_a_web_page_has_nothing_forgotten() {
         ("DELETE /cache/purge?image=busybox", "", 405, "POST"),
         ("POST /cache?image=busybox", "", 405, "GET or HEAD"),
         ("POST /readyz", "", 405, "GET or HEAD"),
+        // They were "GET or HEAD", although there is nothing to get.
+        ("POST /nope", "", 404, "for POST, /cache/purge?image="),
+        ("POST /cache/purge/", "", 404, "for POST, /cache/purge?image="),
+        // It was an image of Docker Hub's, `library/docker.io`.
+        (
+            "POST /cache/purge?image=docker.io",
+            "",
+            400,
+            "docker.io is a registry: name an image of it, such as docker.io/",
+        ),
+        ("POST /cache/purge?image=index.docker.io:1", "", 400, "index.docker.io is a registry: name an image of it"),
         ("GET /cached", "", 404, "/cache and, for POST, /cache/purge?image="),
         ("POST /cache/purge?image=busybox", "Origin: http://evil.example\r\n", 403, "not for pages in a browser"),
         ("POST /cache/purge?image=busybox", "Sec-Fetch-Site: cross-site\r\n", 403, "not for pages in a browser"),
         ("POST /cache/purge?image=busybox", "Accept-Language: en\r\n", 403, "not for pages in a browser"),
+        ("POST /cache/purge?image=busybox", "Sec-Fetch-Site: same-origin\r\n", 403, "not for pages in a browser"),
         ("GET /cache", "Origin: null\r\n", 403, "not for pages in a browser"),
     ] {
         let answer = wire::ask(admin, line, headers);

@@ -415,6 +415,16 @@ async fn a_service_manager_that_does_not_read_holds_up_neither_start_nor_stop() 
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
 
+/// By it logrotate has other programs open their logs again, and a typing mistake may send it in place of SIGUSR2.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigusr1_ended_the_proxy_without_a_drain() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    proxy.signal("USR1");
+    proxy.wait_for_log("SIGUSR1 does nothing: ");
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_with_stdin_ends_the_proxy_when_its_standard_input_ends() {
     let azure = testkit::azure().await;

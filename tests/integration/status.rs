@@ -91,11 +91,22 @@ async fn the_status_tells_who_signs_in_what_failed_and_who_pulls_what_and_no_sec
         ("docker.io/library/busybox:latest", json!({"image": "docker.io/library/busybox:latest", "pulls": 3})),
         ("busybox", json!({"image": "busybox", "pulls": 3})),
         ("busybox:none", json!({"image": "busybox:none", "pulls": 0})),
-        ("ghcr.io/no/route", Value::Null),
-        ("Busybox", Value::Null),
     ] {
         let (_, body) = told(admin, &format!("/status?image={image}"));
         assert_eq!(body["asked"], asked, "{image}");
+    }
+    // All of them were 200, with `"asked": null`.
+    for (query, status, says) in [
+        ("image=ghcr.io/no/route", 404, "no route for ghcr.io"),
+        ("image=Busybox", 400, "\"Busybox\" is not an image: a repository is lower case"),
+        ("image=", 400, "\"\" is not an image: it is empty"),
+        ("x=1", 400, "there is no parameter \"x\": use /status?image="),
+        ("x=1&image=busybox", 400, "more than one parameter: use /status?image="),
+        ("image=docker.io", 400, "docker.io is a registry"),
+    ] {
+        let answer = wire::ask(admin, &format!("GET /status?{query}"), "");
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+        assert!(answer.body.starts_with(says), "{query}: {answer:?}");
     }
     assert_eq!(body["clients"][0]["client"], "127.0.0.1");
     let failure = &body["failures"][0];
@@ -163,6 +174,8 @@ async fn the_page_is_for_a_person_at_an_address_and_for_no_other_page() {
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         for (headers, status) in [
             ("Host: rebound.example:8081\r\nAccept-Language: en\r\n", 403),
+            ("Host: rebound.example:8081\r\nSec-Fetch-Site: same-origin\r\n", 403),
+            ("Host: 127.0.0.1:8081\r\nSec-Fetch-Site: none\r\n", 200),
             ("Host: 127.0.0.1:8081\r\nOrigin: http://evil.example\r\n", 403),
             ("Host: 127.0.0.1:8081\r\nSec-Fetch-Site: cross-site\r\n", 403),
             ("Host: mirror.internal:8081\r\n", 200),
@@ -170,7 +183,11 @@ async fn the_page_is_for_a_person_at_an_address_and_for_no_other_page() {
             assert_eq!(get(path, headers).status, status, "{path} {headers}");
         }
     }
-    for path in ["/metrics", "/cache", "/readyz"] {
-        assert_eq!(get(path, person).status, 403, "{path}");
+    // What a browser says of itself in the other ways got 200.
+    for path in ["/metrics", "/cache", "/readyz", "/healthz"] {
+        for site in ["", "Sec-Fetch-Site: none\r\n", "Sec-Fetch-Site: same-origin\r\n"] {
+            assert_eq!(get(path, &format!("{person}{site}")).status, 403, "{path} {site}");
+        }
+        assert_ne!(get(path, "Host: mirror.internal:8081\r\n").status, 403, "{path}: a probe by a name");
     }
 }

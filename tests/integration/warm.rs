@@ -320,6 +320,23 @@ async fn without_a_proxy_it_says_so_once_and_what_to_do() {
     }
 }
 
+/// It said "waited for up to 60 s", and gave up after 5 s without a reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_takes_no_connection_is_waited_for_as_long_as_is_said() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let full = socket.listen(1).expect("it listens");
+    let address = full.local_addr().expect("an address");
+    // With these its queue is full, and further ones wait.
+    let connect = || tokio::net::TcpStream::connect(address);
+    let _held = (connect().await.expect("the first"), connect().await.expect("the second"));
+    let (status, text) = said(&warm(&azure, &format!("http://{address}"), "busybox", ""));
+    let waits = "the proxy has not answered yet: a connection is waited for 5 s at most, an answer 60 s\n";
+    let ends = "GET /v2/: no connection in time: start it, or name another one with --via: ";
+    assert!(status == 1 && text.contains(waits) && text.contains(ends), "{status}: {text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_by_itself_is_waited_out_within_bounds() {
     let throttled = |seconds: &str| Fault::StatusWith {
@@ -327,16 +344,25 @@ async fn what_passes_by_itself_is_waited_out_within_bounds() {
         headers: vec![("Retry-After".to_owned(), seconds.to_owned())],
         body: String::new(),
     };
-    for (fault, tries, status) in
-        [(throttled("0").times(4), 5, 0), (throttled("0").times(5), 5, 1), (throttled("3600").times(9), 1, 1)]
-    {
+    for (fault, tries, status, given_up) in [
+        (throttled("0").times(4), 5, 0, ""),
+        (throttled("0").times(5), 5, 1, ": sent 5 times in "),
+        (
+            throttled("3600").times(9),
+            1,
+            1,
+            ": not sent again, because it asks for a pause of 3600 s: the longest is 60 s: ",
+        ),
+    ] {
         let (azure, pushed, proxy) = start().await;
         let layer = pushed.blobs[0].trim_start_matches("sha256:").to_owned();
         azure.inject(Hop::Storage, fault.on_path(layer.clone()));
         let (exit, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
         assert_eq!(exit, status, "{text}");
         let why = "run it again later, or leave storage out with --layers head: 503";
-        let failed = text.lines().any(|line| line.starts_with("failed busybox: ") && line.contains(why));
+        let failed = text
+            .lines()
+            .any(|line| line.starts_with("failed busybox: ") && line.contains(why) && line.contains(given_up));
         assert_eq!(failed, status == 1, "{text}");
         let tried = azure.requests().into_iter().filter(|request| request.target.contains(&layer));
         assert_eq!(tried.filter(|request| request.hop == Hop::Storage).count(), tries, "{text}");

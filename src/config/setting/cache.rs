@@ -10,6 +10,9 @@ use crate::config::parse::{
 use crate::config::table::{Default, Entry, List, ROW, Row, Shape, Table, Value, table};
 use oci::platform::Platform;
 
+/// A time that may be none, and of milliseconds.
+const LIFETIME: &str = "^[0-9]+(ms|s|m|h)$";
+
 table! {
     /// What is kept, and how long.
     CACHE: CacheRows, CacheTable {
@@ -24,6 +27,7 @@ table! {
         tags: Value<Duration> {
             value: "TIME",
             default: Default::Unless("30s", "0s where the prefix is empty"),
+            pattern: LIFETIME,
             help: "How long a tag is served without asking the registry again, 0s to 24h",
             more: "With `0s` the registry is asked each time, once for all that ask at the same time."
         } parse parse_lifetime::<MAX_TAGS>;
@@ -31,6 +35,7 @@ table! {
         manifests: Value<Duration> {
             value: "TIME",
             default: Default::Text("1h"),
+            pattern: LIFETIME,
             help: "How long a manifest is served by its digest without asking the registry again, 0s to 24h",
             more: "Its content cannot change, but the right to pull it can end."
         } parse parse_lifetime::<MAX_MANIFESTS>;
@@ -38,6 +43,7 @@ table! {
         missing: Value<Duration> {
             value: "TIME",
             default: Default::Unless("5s", "0s where the prefix is empty"),
+            pattern: LIFETIME,
             help: "How long a 404 of the registry is served without asking again, 0s to 10m",
             more: ""
         } parse parse_lifetime::<MAX_MISSING>;
@@ -45,6 +51,7 @@ table! {
         redirects: Value<Duration> {
             value: "TIME",
             default: Default::Text("10m"),
+            pattern: LIFETIME,
             help: "How long a redirect to a blob in Azure's storage is served again, 0s to 15m",
             more: "Never in the last five minutes before its own end, which comes 20 minutes after Azure gave it."
         } parse parse_lifetime::<MAX_REDIRECTS>;
@@ -52,6 +59,7 @@ table! {
         lists: Value<Duration> {
             value: "TIME",
             default: Default::Unless("10s", "0s where the prefix is empty"),
+            pattern: LIFETIME,
             help: "How long a list of tags or referrers is served without asking the registry again, 0s to 1h",
             more: ""
         } parse parse_lifetime::<MAX_LISTS>;
@@ -59,6 +67,7 @@ table! {
         stale: Value<Duration> {
             value: "TIME",
             default: Default::Text("1h"),
+            pattern: LIFETIME,
             help: "How long after these times an answer may still be served while the registry fails, 0s to 24h",
             more: "It fails when it cannot be reached, is too slow, throttles or answers with 5xx, or when the sign-in \
                    fails. A 404 is no failure, and counts at once; one that is kept is served in trouble only where it says that \

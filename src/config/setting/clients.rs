@@ -53,6 +53,7 @@ table! {
             value: "NUMBER",
             default: Default::Words("16384, or as many as the file descriptors suffice for"),
             example: "16384",
+            range: Some((16, 1_000_000)),
             help: "The most connections of clients at once, 16 to 1000000",
             more: "File descriptors bound it as well, so more than these suffice for has no effect. A connection over it gets a \
                    503 at once. When only an eighth is left, idle connections are closed."
@@ -61,6 +62,7 @@ table! {
         connections_per_client: Value<Option<NonZeroUsize>> {
             value: "NUMBER|off",
             default: Default::Text("off"),
+            range: Some((1, 100_000)),
             help: "The most connections of one client at once, 1 to 100000, or off",
             more: "A client is an IPv4 address, or the first 64 bits of an IPv6 address. Off by default, because many hosts \
                    behind one NAT or one balancer without the PROXY protocol are one client here. A host that pulls has up to \
@@ -70,6 +72,7 @@ table! {
         concurrent_requests_per_client: Value<Share> {
             value: "NUMBER|fair|off",
             default: Default::Text("fair"),
+            range: Some((1, 100_000)),
             help: "The most requests of one client under way at once, 1 to 100000, or fair, or off",
             more: "With `fair` a client may have three times as many as there are places left for others: three quarters of all, \
                    1,536 as a rule, if nobody else asks, and fewer the more others ask. Clients are told apart as above: where many hosts are one \
@@ -79,6 +82,7 @@ table! {
         requests_per_second_per_client: Value<Option<NonZeroU32>> {
             value: "NUMBER|off",
             default: Default::Text("off"),
+            range: Some((1, 100_000)),
             help: "The most requests of one client in a second, in the long run, 1 to 100000, or off",
             more: "Clients are told apart as above, and it is off by default for the same reason. An image takes about a dozen \
                    requests. A request over the limit gets a 429 whose `Retry-After` says when the next one passes."
@@ -88,6 +92,7 @@ table! {
             value: "NUMBER",
             default: Default::Words("those of ten seconds, at least 50"),
             example: "100",
+            range: Some((1, 1_000_000)),
             help: "How many requests of one client may come at once, 1 to 1000000",
             more: "Without `requests_per_second_per_client` it is an error."
         } parse parse_burst;
@@ -110,6 +115,7 @@ table! {
         slow_reader_bytes_per_second: Value<Option<NonZeroU32>> {
             value: "NUMBER|off",
             default: Default::Text("500"),
+            range: Some((1, 100_000)),
             help: "The fewest bytes a second that a client may take of an answer, 1 to 100000, or off",
             more: "Counted over a minute in which something waits to be sent, so a pause does no harm, and neither does a slow \
                    registry. Who takes less is cut off. The default is what Apache's mod_reqtimeout asks for; the slowest link \
@@ -121,6 +127,7 @@ table! {
         registry_reads_per_minute: Value<Option<NonZeroU32>> {
             value: "NUMBER|off",
             default: Default::Text("off"),
+            range: Some((60, 100_000)),
             help: "The most reads a minute that each cache registry is asked for, 60 to 100000, or off",
             more: "Azure allows an identity 5,000 in Basic and Standard registries and 10,000 in Premium ones, and answers \
                    429 to the rest. Requests over this number wait in the order in which they came, 5 s at most. What would \

@@ -9,6 +9,8 @@ use crate::config::mistake::Place;
 use crate::config::parse::{parse_authority, parse_file, parse_guid, parse_id, parse_resource};
 use crate::config::table::{Default, Entry, ROW, Row, Shape, Table, Value, table};
 
+const GUID: &str = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\s*$";
+
 table! {
     /// Who signs in.
     IDENTITY: IdentityRows, IdentityTable {
@@ -60,6 +62,7 @@ table! {
             value: "ID",
             default: Default::Words("none; for managed_identity the system-assigned one"),
             example: "00000000-0000-0000-0000-000000000000",
+            pattern: GUID,
             help: "The client id of the application, or of a user-assigned managed identity",
             more: "A managed identity is named by one of `client_id`, `object_id` and `resource_id`."
         } parse parse_guid;
@@ -68,6 +71,7 @@ table! {
             value: "ID",
             default: Default::Words("none"),
             example: "00000000-0000-0000-0000-000000000000",
+            pattern: GUID,
             help: "The object (principal) id of a managed identity",
             more: ""
         } parse parse_guid;

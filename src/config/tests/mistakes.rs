@@ -321,11 +321,19 @@ fn the_admin_listener_cannot_have_the_clients_address() {
 }
 
 #[test]
-fn a_registry_of_one_part_is_doubted_unless_it_is_meant_as_it_is() {
+fn a_registry_of_one_part_or_docker_hubs_name_is_doubted_unless_it_is_meant_as_it_is() {
     for (upstream, is_doubted) in [
         ("domain: example", true),
         ("domain: Example", true),
         ("domain: example.azurecr.io", false),
+        // Docker Hub in the place of the registry that caches it passed in silence.
+        ("domain: docker.io", true),
+        ("domain: index.docker.io", true),
+        ("domain: Registry-1.docker.io", true),
+        ("domain: hub.docker.com", true),
+        ("domain: mydocker.io", false),
+        ("domain: 'docker.io:5000'", false),
+        ("domain: docker.io, addresses: [10.0.0.5]", false),
         ("domain: example, addresses: [10.0.0.5]", false),
         ("domain: 'example:5000'", false),
         ("domain: localhost", false),

@@ -330,6 +330,46 @@ fn every_default_and_every_example_of_a_setting_is_right() {
     }
 }
 
+/// The schema took `threads: 10000`. What it says of a number is a second time there, and has to be what the parser says.
+#[test]
+fn the_range_of_a_number_in_the_schema_is_the_parsers() {
+    let mut seen = 0;
+    for (_, table, entries) in tables() {
+        for (row, range) in entries.iter().filter_map(|entry| Some((entry.row, entry.row.range?))) {
+            seen += 1;
+            let (least, greatest) = range;
+            for (number, is_taken) in [(least - 1, false), (least, true), (greatest, true), (greatest + 1, false)] {
+                let needed =
+                    if row.key == "request_burst_per_client" { "requests_per_second_per_client: 1, " } else { "" };
+                let setting = format!("{needed}{}: {number}", row.key);
+                let setting = match table {
+                    "" => setting,
+                    table => format!("{} {{{setting}}}", table.replace('.', ":")),
+                };
+                let found = load(&format!("{setting}\nupstream: {{domain: a.azurecr.io}}\n"), Flags::default());
+                assert_eq!(found.is_ok(), is_taken, "{setting}: {found:?}");
+            }
+        }
+    }
+    let numbers = tables().into_iter().flat_map(|(_, _, entries)| entries);
+    assert_eq!(seen, numbers.filter(|entry| entry.row.value.starts_with("NUMBER")).count(), "a number without a range");
+}
+
+/// The schema took `admin: ""`.
+#[test]
+fn no_text_but_the_prefix_may_be_empty() {
+    for (_, table, entries) in tables().into_iter().filter(|(_, table, _)| ["", "upstream."].contains(table)) {
+        for Entry { row, .. } in entries.iter().filter(|entry| matches!(entry.holds, Holds::Value)) {
+            let domain = if row.key == "domain" { "" } else { "domain: a.azurecr.io, " };
+            let text = match table {
+                "" => format!("{}: ''\nupstream: {{domain: a.azurecr.io}}\n", row.key),
+                _ => format!("upstream: {{{domain}{}: ''}}\n", row.key),
+            };
+            assert_eq!(load(&text, Flags::default()).is_ok(), row.default == DefaultValue::Text(""), "{text}");
+        }
+    }
+}
+
 /// A key that a kind lists and nothing reads would be accepted in silence.
 #[test]
 fn every_key_of_a_kind_changes_the_identity() {

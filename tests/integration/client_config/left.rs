@@ -2,6 +2,14 @@
 
 use super::{client_config, text};
 
+/// It was taken in silence, although the proxy and `check` say so.
+#[test]
+fn a_flag_without_an_effect_is_told() {
+    let output = client_config(&["docker", "--masquerade-domain", "x"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stderr).starts_with("acr-cache-proxy: --masquerade-domain has no effect: "), "{output:?}");
+}
+
 /// It was to have the list merged into it, and what dockerd would do with the file was told as if it had been.
 #[test]
 fn a_directory_in_place_of_a_file_is_to_be_moved_away_and_what_follows_holds_after_that() {
