@@ -341,20 +341,29 @@ fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Resul
         Client::Podman => podman::setup(routes, mirror),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
-        Client::K3s => Ok(k3s::setup(routes, mirror, &k3s::K3S, &mirrors_file(host, client)?)),
-        Client::Rke2 => Ok(k3s::setup(routes, mirror, &k3s::RKE2, &mirrors_file(host, client)?)),
+        Client::K3s => {
+            let (path, source) = of_node(host, client)?;
+            Ok(k3s::setup(routes, mirror, &node::K3S, &path, source.as_ref()))
+        }
+        Client::Rke2 => {
+            let (path, source) = of_node(host, client)?;
+            Ok(k3s::setup(routes, mirror, &node::RKE2, &path, source.as_ref()))
+        }
         Client::Talos => Ok(talos::setup(routes, mirror)),
         Client::Kaniko => Ok(kaniko::setup(routes, mirror)),
     }
 }
 
-/// The file of mirrors that a node of k3s or RKE2 reads. The error is one sentence.
-fn mirrors_file(host: &Host, client: Client) -> Result<String, String> {
+/// The file of mirrors that a node of k3s or RKE2 reads, and whether it asks the registries themselves. The error is one sentence.
+fn of_node(host: &Host, client: Client) -> Result<(String, Option<node::Source>), String> {
     let node = node(host, client);
     let unknown = |why: String| format!("which file of mirrors {} reads is not known: {why}", client.name());
     match node.unit.doubt() {
         Some(doubt) => Err(unknown(doubt)),
-        None => node.file.map_err(|broken| unknown(format!("{}: {}", broken.path, broken.wrong))),
+        None => match node.file {
+            Ok(file) => Ok((file, node.source)),
+            Err(broken) => Err(unknown(format!("{}: {}", broken.path, broken.wrong))),
+        },
     }
 }
 
