@@ -211,7 +211,12 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
                 return Ok(true);
             }
             let merges = matches!(look.found, Found::Lacks(..));
-            let how = if merges { "--merge adds to it, or merge this into it" } else { "merge this into it" };
+            let how = match merges {
+                true => "--merge adds to it, or merge this into it",
+                // Nothing here adds to it, and what is pasted below its own `server` would break it.
+                false if file.wanted.is_some() => "merge this into it, each key once",
+                false => "merge this into it",
+            };
             tell(format_args!("{} {why}. It is left as it is; {how}:", at.display()));
             eprint!("\n{}\n", file.to_merge());
             return Ok(true);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use oci::route::DOCKER_HUB;
 
+use super::Release;
 use super::files::{Addition, Files};
-use super::release::Release;
 use super::{
     Entry, OURS, ROOTS, USERS, blocks_official, blocks_proxy, covering, entries, judge_entry, of_official, of_proxy,
     take_out,
