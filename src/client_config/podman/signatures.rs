@@ -115,7 +115,7 @@ pub(in crate::client_config) fn excludes(file: &File, root: &Path) -> Option<Str
         true => String::new(),
         false => format!(", by the rules of podman {},", releases.join(" and ")),
     };
-    Some(format!("{others}, and so has this file, and{rules} {WHY}: take that entry out there, and run this again"))
+    Some(format!("{others}, as this file is to have, and{rules} {WHY}: take that entry out there, and run this again"))
 }
 
 /// The addresses that a file has entries for, and `default-docker`. The error says why the file is refused, and quotes only keys of it.

@@ -53,7 +53,7 @@ fn a_second_entry_for_the_proxys_address_was_written_beside_one_of_somebody_else
                 assert_eq!((run(&["--write"]).0, run(&["--check"]).0), (Some(0), Some(0)), "{files:?}");
                 continue;
             };
-            let says = format!("{named} has an entry for 127.0.0.1:8080, and so has this file, and");
+            let says = format!("{named} has an entry for 127.0.0.1:8080, as this file is to have, and");
             for (task, begin) in [
                 (&["--check"][..], "excluded "),
                 (&["--write"], "acr-cache-proxy: "),
