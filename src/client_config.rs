@@ -19,6 +19,7 @@ mod containerd;
 mod docker;
 mod docker_desktop;
 pub(crate) mod gone;
+pub(crate) mod hosts_toml;
 mod install;
 mod k3s;
 mod kaniko;
@@ -34,6 +35,7 @@ mod prune;
 pub(crate) mod standing;
 mod talos;
 mod task;
+pub(crate) mod text;
 mod untouched;
 
 use address::Here;
@@ -42,7 +44,8 @@ pub(crate) use by_flag::{believe, dockerd, running_dockerd, settings as dockerd_
 pub(crate) use containerd::{CERTS_D as CONTAINERD_CERTS_D, host as registry_host};
 pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON};
 pub(crate) use node::{Broken, Node, SWITCH, node};
-pub(crate) use podman::REGISTRIES_CONF;
+pub(crate) use podman::release::Release;
+pub(crate) use podman::{REGISTRIES_CONF, signatures};
 pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.
@@ -278,12 +281,14 @@ pub(crate) struct File {
     held: bool,
     /// What somebody else's file has to say in its place; without it such a file can only be left alone.
     addition: Option<merge::Addition>,
+    /// What it says, if that can be found in other words.
+    wanted: Option<hosts_toml::Wanted>,
 }
 
 impl File {
     fn commented(path: impl Into<String>, content: &str) -> Self {
         let content = format!("{MARKER}{MARKER_REST}\n{content}");
-        Self { path: path.into(), content, language: Language::Commented, held: false, addition: None }
+        Self { path: path.into(), content, language: Language::Commented, held: false, addition: None, wanted: None }
     }
 
     /// Absolute, below the root that the client will see.
@@ -341,20 +346,29 @@ fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Resul
         Client::Podman => podman::setup(routes, mirror),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
-        Client::K3s => Ok(k3s::setup(routes, mirror, &k3s::K3S, &mirrors_file(host, client)?)),
-        Client::Rke2 => Ok(k3s::setup(routes, mirror, &k3s::RKE2, &mirrors_file(host, client)?)),
+        Client::K3s => {
+            let (path, source) = of_node(host, client)?;
+            Ok(k3s::setup(routes, mirror, &node::K3S, &path, source.as_ref()))
+        }
+        Client::Rke2 => {
+            let (path, source) = of_node(host, client)?;
+            Ok(k3s::setup(routes, mirror, &node::RKE2, &path, source.as_ref()))
+        }
         Client::Talos => Ok(talos::setup(routes, mirror)),
         Client::Kaniko => Ok(kaniko::setup(routes, mirror)),
     }
 }
 
-/// The file of mirrors that a node of k3s or RKE2 reads. The error is one sentence.
-fn mirrors_file(host: &Host, client: Client) -> Result<String, String> {
+/// The file of mirrors that a node of k3s or RKE2 reads, and whether it asks the registries themselves. The error is one sentence.
+fn of_node(host: &Host, client: Client) -> Result<(String, Option<node::Source>), String> {
     let node = node(host, client);
     let unknown = |why: String| format!("which file of mirrors {} reads is not known: {why}", client.name());
     match node.unit.doubt() {
         Some(doubt) => Err(unknown(doubt)),
-        None => node.file.map_err(|broken| unknown(format!("{}: {}", broken.path, broken.wrong))),
+        None => match node.file {
+            Ok(file) => Ok((file, node.source)),
+            Err(broken) => Err(unknown(format!("{}: {}", broken.path, broken.wrong))),
+        },
     }
 }
 
@@ -367,6 +381,13 @@ pub(crate) struct Registry {
     pub open: bool,
     /// One of its routes is for all of it.
     pub whole: bool,
+}
+
+impl Registry {
+    /// What its `hosts.toml` is to say.
+    fn wanted(self, name: &str) -> hosts_toml::Wanted {
+        hosts_toml::Wanted { registry: name.to_owned(), is_closed: self.closed }
+    }
 }
 
 /// By name, so that the same settings always give the same files.

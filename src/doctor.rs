@@ -36,7 +36,6 @@ mod report;
 mod settings;
 mod sockets;
 mod started;
-mod text;
 mod trust;
 
 use crate::host::Host;

@@ -188,7 +188,7 @@
 //!   reach, certificate               the way to one host; what its certificate says
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
-//!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
+//!   ask                              daemons of the host, asked within bounds
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
 //!   started, failed, sockets         how an engine is started; whether its service has failed; where a connection starts one
 //!   trust                            whether engines trust the certificate of a proxy that speaks TLS
@@ -201,11 +201,10 @@
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
 //!     hosts_toml                       files that containerd and dockerd read
-//!       fault                            why one is taken for none
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
 //!       release, files, users            releases that differ in what they read; which files count for whom; those of one user
-//!       signatures, certificates         which files say where signatures are; certificates for an address that cannot be loaded
+//!       certificates                     those for an address that cannot be loaded
 //!     policy                           what podman accepts
 //!       requirement                      why one of its requirements is refused
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
@@ -225,7 +224,8 @@
 //!   left, untouched                  what --remove leaves; why --write leaves a file, and what mends that
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag, gone                    what dockerd is told by a flag, not by its file; addresses of the proxy where nobody listens
-//!   masked                           a text of somebody else as it is shown, without its secrets
+//!   masked, text                     a text of somebody else as it is shown, without its secrets; TOML and JSON by keys
+//!   hosts_toml, hosts_toml::fault, podman::release, podman::signatures    what others say in hosts.toml and registries.d
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files
 //!   merge                            what somebody else's file lacks, and the file with it, pure:

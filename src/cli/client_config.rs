@@ -39,7 +39,8 @@ pub(super) struct ClientConfigFlags {
     /// Put the files in place, but never over a file that this program did not write
     #[arg(long)]
     write: bool,
-    /// Add to a file of somebody else what it lacks, and keep the file from before; without --write, only show the difference
+    /// Add to a daemon.json, buildkitd.toml or registries.yaml of somebody else what it lacks, and keep the file from before; without
+    /// --write, only show the difference; any other file of somebody else is left as it is
     #[arg(long)]
     merge: bool,
     /// Change nothing; tell for each file whether it stands as it would be written, and end with 1 if one does not

@@ -35,7 +35,9 @@ pub(crate) fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
     registries(routes)
         .into_iter()
         .map(|(name, registry)| {
-            File::commented(format!("{CERTS_D}/{}/hosts.toml", directory(name)), &hosts(name, &registry, mirror))
+            let path = format!("{CERTS_D}/{}/hosts.toml", directory(name));
+            let file = File::commented(path, &hosts(name, &registry, mirror));
+            File { wanted: Some(registry.wanted(name)), ..file }
         })
         .collect()
 }

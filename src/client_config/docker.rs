@@ -37,7 +37,8 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     notes.extend(about_authority(routes, mirror));
     for (name, registry) in &registries {
         // The name as it is: so dockerd's own directory is called, with a CA of the registry's perhaps.
-        files.push(File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror)));
+        let file = File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror));
+        files.push(File { wanted: Some(registry.wanted(name)), ..file });
         if registry.closed {
             notes.push(format!(
                 "{name} is closed: dockerd asks nobody else for any image of it, and cannot push to it; where dockerd does not read hosts.toml it asks {host} all the same, so reject that name in the firewall, or send it to 0.0.0.0 in /etc/hosts",
@@ -71,7 +72,14 @@ fn about_authority(routes: &Routes, mirror: &Mirror) -> Option<String> {
 pub(super) fn daemon_json(path: String, mirror: &Mirror) -> File {
     let url = mirror.url();
     let content = format!("{:#}\n", json!({ "registry-mirrors": [url] }));
-    File { path, content, language: Language::Json, held: false, addition: Some(Addition::DaemonJson(url)) }
+    File {
+        path,
+        content,
+        language: Language::Json,
+        held: false,
+        addition: Some(Addition::DaemonJson(url)),
+        wanted: None,
+    }
 }
 
 /// dockerd's own image store does not say what it mirrors, so Docker Hub has to be what the proxy takes a bare name for.

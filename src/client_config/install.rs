@@ -93,6 +93,7 @@ mod tests {
             language: Language::Json,
             held: false,
             addition: Some(Addition::DaemonJson("http://127.0.0.1:8080".to_owned())),
+            wanted: None,
         }
     }
 

@@ -1,41 +1,10 @@
 //! `registries.yaml`, of which k3s and RKE2 make the `hosts.toml` of the containerd that they bring.
 
 use super::merge::Addition;
-use super::{Client, File, Mirror, Setup, containerd, quoted, registries};
+use super::node::{Distribution, K3S, RKE2, SWITCH, Source};
+use super::{File, Mirror, Registry, Setup, containerd, quoted, registries};
 use crate::config::Routes;
 
-/// What the two differ in.
-pub(crate) struct Distribution {
-    client: Client,
-    name: &'static str,
-    /// The usual file of mirrors.
-    pub path: &'static str,
-    /// The usual configuration, and the variable that names another one.
-    pub config: &'static str,
-    pub variable: &'static str,
-    /// Of a server and of an agent.
-    pub services: [&'static str; 2],
-    restart: &'static str,
-}
-
-pub(crate) const K3S: Distribution = Distribution {
-    client: Client::K3s,
-    name: "k3s",
-    path: "/etc/rancher/k3s/registries.yaml",
-    config: "/etc/rancher/k3s/config.yaml",
-    variable: "K3S_CONFIG_FILE",
-    services: ["k3s", "k3s-agent"],
-    restart: "systemctl restart k3s, or k3s-agent",
-};
-pub(crate) const RKE2: Distribution = Distribution {
-    client: Client::Rke2,
-    name: "RKE2",
-    path: "/etc/rancher/rke2/registries.yaml",
-    config: "/etc/rancher/rke2/config.yaml",
-    variable: "RKE2_CONFIG_FILE",
-    services: ["rke2-server", "rke2-agent"],
-    restart: "systemctl restart rke2-server, or rke2-agent",
-};
 pub(crate) const K3S_PATHS: &[&str] = &[K3S.path];
 pub(crate) const RKE2_PATHS: &[&str] = &[RKE2.path];
 pub(crate) const K3S_AFTER_REMOVAL: &str =
@@ -45,9 +14,15 @@ pub(crate) const RKE2_AFTER_REMOVAL: &str =
 
 /// Each registry has its endpoints below `mirrors`, and the registry itself is asked last whatever stands there, but for nodes
 /// with `disable-default-registry-endpoint` (docs.k3s.io/installation/private-registry).
-/// `path` is the file that the node reads.
-pub(crate) fn setup(routes: &Routes, mirror: &Mirror, distribution: &Distribution, path: &str) -> Setup {
-    let Distribution { client, name: program, config, restart, .. } = distribution;
+/// `path` is the file that the node reads; `source` is `None` where its configuration cannot be read.
+pub(crate) fn setup(
+    routes: &Routes,
+    mirror: &Mirror,
+    distribution: &Distribution,
+    path: &str,
+    source: Option<&Source>,
+) -> Setup {
+    let Distribution { client, name: program, restart, .. } = distribution;
     let all = registries(routes);
     let url = mirror.url();
     let mut content = "mirrors:\n".to_owned();
@@ -58,10 +33,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, distribution: &Distributio
     for (name, registry) in &all {
         content += &format!("  {}:\n    endpoint:\n      - {}\n", quoted(name), quoted(&url));
         if registry.closed {
-            notes.push(format!(
-                "{name} is closed, but {program} asks it last all the same, unless {config} says disable-default-registry-endpoint: true on every node, which is for all registries of the file"
-            ));
-            notes.extend(containerd::about_paths(name, registry, program));
+            notes.extend(about_closed(name, registry, distribution, source));
         }
     }
     notes.extend(containerd::about_ipv6(mirror));
@@ -69,4 +41,24 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, distribution: &Distributio
     let mut file = File::commented(path, &content);
     file.addition = Some(Addition::RegistriesYaml { url, registries });
     Setup::new(*client, vec![file], notes)
+}
+
+/// What becomes of a closed registry, which only a switch for all registries of the file closes.
+fn about_closed(name: &str, registry: &Registry, distribution: &Distribution, source: Option<&Source>) -> Vec<String> {
+    let Distribution { name: program, config, .. } = distribution;
+    let file = source.map_or(*config, |source| &source.file);
+    if source.is_some_and(|source| !source.is_asked) {
+        let closes = format!(
+            "{name} is closed: {program} asks nobody else for it, since {file} has {SWITCH}, as every node needs it; it closes all registries of the file"
+        );
+        return [closes].into_iter().chain(containerd::about_paths(name, registry, program)).collect();
+    }
+    let asks = format!(
+        "{name} is closed, but {program} asks it last all the same, unless {file} says {SWITCH}: true on every node, which is for all registries of the file"
+    );
+    let then = match registry.whole {
+        true => String::new(),
+        false => format!("; then it cannot pull what no route is for, so add a route for all of {name}, too"),
+    };
+    vec![asks + &then]
 }

@@ -29,6 +29,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     ];
     notes.extend(containerd::about_ipv6(mirror));
     notes.extend(containerd::about_closed(routes));
-    files.push(File { path: PATH.to_owned(), content, language: Language::Shell, held: false, addition: None });
+    let language = Language::Shell;
+    files.push(File { path: PATH.to_owned(), content, language, held: false, addition: None, wanted: None });
     Setup::new(Client::Kubernetes, files, notes)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::address::Here;
 use super::by_flag::ByFlag;
 use super::merge::Merged;
+use super::podman::signatures;
 use super::untouched::Untouched;
 use super::{File, Language, MARKER};
 use crate::directory::{Astray, Directory, Missing, Place};
@@ -37,7 +38,7 @@ pub(crate) enum Found {
     Older(String),
     /// Somebody else's, its text, and what would become of it.
     Lacks(String, Merged),
-    /// Beside a flag of the engine's it may not say what is wanted, whether it is there or not; a clause.
+    /// Beside a flag of the engine's, or another file, it may not say what is wanted, whether it is there or not; a clause.
     Excluded(String),
     /// Somebody else's that can only be left; why.
     Untouched(Untouched),
@@ -46,6 +47,15 @@ pub(crate) enum Found {
 /// Looks below `root`, which has to exist. No symbolic link is followed out of it. The error is one sentence.
 pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look, String> {
     let tree = open(root)?;
+    let look = look_in(&tree, file, here)?;
+    if let Found::Untouched(_) = look.found {
+        return Ok(look);
+    }
+    let excluded = signatures::excludes(file, tree.path()).map(Found::Excluded);
+    Ok(Look { found: excluded.unwrap_or(look.found), ..look })
+}
+
+fn look_in(tree: &Directory, file: &File, here: Option<&Here>) -> Result<Look, String> {
     let by_flag = ByFlag::beside(file, tree.path(), here)?;
     let nothing = || by_flag.as_ref().map_or(Found::Nothing, |flag| beside(flag, None));
     let place = match tree.place(file.below_root(), Missing::Tell) {
@@ -92,6 +102,11 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
     }
     if file.language != Language::Json && is_ours(content) {
         return Found::Older(difference(text, &file.content));
+    }
+    if let (Some(wanted), Some(here)) = (&file.wanted, here)
+        && wanted.is_met(text, here)
+    {
+        return Found::Same(Vec::new());
     }
     let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
     match file.addition.as_ref().map(|addition| addition.merge(text, &is_same)) {

@@ -3,7 +3,6 @@
 use serde_yaml::Value;
 
 use super::Client;
-use super::k3s::{Distribution, K3S, RKE2};
 use crate::config::parse_yaml;
 use crate::host::{Host, Text};
 use crate::unit::Unit;
@@ -18,6 +17,39 @@ pub(crate) const SWITCH: &str = "disable-default-registry-endpoint";
 const YES: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 /// Behind a key, its value is added to that of the files before.
 const APPENDS: char = '+';
+
+/// What the two differ in.
+pub(crate) struct Distribution {
+    pub client: Client,
+    pub name: &'static str,
+    /// The usual file of mirrors.
+    pub path: &'static str,
+    /// The usual configuration, and the variable that names another one.
+    pub config: &'static str,
+    pub variable: &'static str,
+    /// Of a server and of an agent.
+    pub services: [&'static str; 2],
+    pub restart: &'static str,
+}
+
+pub(crate) const K3S: Distribution = Distribution {
+    client: Client::K3s,
+    name: "k3s",
+    path: "/etc/rancher/k3s/registries.yaml",
+    config: "/etc/rancher/k3s/config.yaml",
+    variable: "K3S_CONFIG_FILE",
+    services: ["k3s", "k3s-agent"],
+    restart: "systemctl restart k3s, or k3s-agent",
+};
+pub(crate) const RKE2: Distribution = Distribution {
+    client: Client::Rke2,
+    name: "RKE2",
+    path: "/etc/rancher/rke2/registries.yaml",
+    config: "/etc/rancher/rke2/config.yaml",
+    variable: "RKE2_CONFIG_FILE",
+    services: ["rke2-server", "rke2-agent"],
+    restart: "systemctl restart rke2-server, or rke2-agent",
+};
 
 /// What is known of one.
 pub(crate) struct Node {
@@ -78,16 +110,18 @@ fn file(
     configuration: Result<&Configuration, &Broken>,
 ) -> Result<String, Broken> {
     // Flags come after what the configuration says, and the last one counts.
-    if let Some(path) = unit.flag(FLAG).pop() {
-        return Ok(path);
-    }
-    let configuration = configuration.map_err(Clone::clone)?;
-    match configuration.last(FLAG)? {
-        Some((empty, _)) if empty.is_empty() => {
-            Err(Broken { path: configuration.path.clone(), wrong: format!("{FLAG} is empty") })
-        }
-        Some((path, _)) => Ok(path),
-        None => Ok(distribution.path.to_owned()),
+    let (path, by) = match unit.flag(FLAG).pop() {
+        Some(path) => (path, unit.file_of(FLAG)),
+        None => match configuration.map_err(Clone::clone)?.last(FLAG)? {
+            Some((path, by)) => (path, by.to_owned()),
+            None => return Ok(distribution.path.to_owned()),
+        },
+    };
+    // A relative one is below the directory of its data, which it changes to.
+    match path.as_str() {
+        "" => Err(Broken { path: by, wrong: format!("{FLAG} is empty") }),
+        absolute if absolute.starts_with('/') => Ok(path),
+        _ => Err(Broken { path: by, wrong: format!("{FLAG} is {path:?}, and not an absolute path") }),
     }
 }
 

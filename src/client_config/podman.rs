@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) mod release;
+pub(crate) mod signatures;
+
 use super::{Client, File, Mirror, Setup, quoted};
 use crate::config::{Destination, Routes};
 use oci::route::{OnFailure, Route};

@@ -30,7 +30,7 @@ pub(crate) enum State {
     Lacks(Vec<String>),
     /// It is somebody else's, and sends these registries to the proxy, which has no route for them; only whoever wrote it takes them out.
     Leftover(Vec<String>),
-    /// A flag of the engine's excludes it; a clause, with what to do.
+    /// A flag of the engine's, or another file, excludes it; a clause, with what to do.
     Excluded(String),
     /// It is somebody else's, and nothing here changes it; a clause about the file.
     Foreign(String),
@@ -78,7 +78,7 @@ impl Setup {
         files.chain(stale).collect()
     }
 
-    /// Leaves out the files that a flag of the engine's excludes, or that cannot be judged, and gives the sentences why.
+    /// Leaves out the files that a flag of the engine's or another file excludes, or that cannot be judged, and gives the sentences why.
     pub(crate) fn take_excluded(&mut self, root: &Path) -> Vec<String> {
         let mut excluded = Vec::new();
         let mut files = Vec::new();

@@ -16,7 +16,7 @@ use super::look::{Found, Look, look, open, sends};
 use super::masked::masked;
 use super::merge::Merged;
 use super::prune::{self, Installed};
-use super::{Client, File, Language, Setup, mirrors_file};
+use super::{Client, File, Language, Setup, of_node};
 use crate::host::Host;
 
 /// Lines around a difference.
@@ -211,7 +211,12 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
                 return Ok(true);
             }
             let merges = matches!(look.found, Found::Lacks(..));
-            let how = if merges { "--merge adds to it, or merge this into it" } else { "merge this into it" };
+            let how = match merges {
+                true => "--merge adds to it, or merge this into it",
+                // Nothing here adds to it, and what is pasted below its own `server` would break it.
+                false if file.wanted.is_some() => "merge this into it, each key once",
+                false => "merge this into it",
+            };
             tell(format_args!("{} {why}. It is left as it is; {how}:", at.display()));
             eprint!("\n{}\n", file.to_merge());
             return Ok(true);
@@ -229,8 +234,8 @@ fn difference(at: &Path, old: &str, new: &str) -> String {
 fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
     let mut paths = client.paths().to_vec();
     // Where nobody can say which file a node reads, the usual one is left to look at.
-    let other = client.is_node().then(|| mirrors_file(&Host::new(root.to_owned()), client).ok()).flatten();
-    let other = other.filter(|other| !paths.contains(&other.as_str()));
+    let other = client.is_node().then(|| of_node(&Host::new(root.to_owned()), client).ok()).flatten();
+    let other = other.map(|(path, _)| path).filter(|other| !paths.contains(&other.as_str()));
     paths.extend(other.as_deref());
     let files = prune::installed(root, &paths)?;
     if files.is_empty() {

@@ -4,15 +4,14 @@ use toml::Value;
 
 use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path, without_mark};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
-use super::text::{self, MARK};
-use crate::client_config::address::{Address, Here, Verdict, order};
+use crate::client_config::address::{Here, Verdict, order};
 use crate::client_config::carries_marker;
+use crate::client_config::hosts_toml::fault::fault;
+use crate::client_config::hosts_toml::{Entry, Hosts};
+use crate::client_config::text::{self, MARK};
 use crate::host::{DENIED, Host, Text};
 
-mod fault;
-
-pub(super) use fault::Reader;
-use fault::fault;
+pub(super) use crate::client_config::hosts_toml::fault::Reader;
 
 /// For registries without a directory.
 const DEFAULT: &str = "_default";
@@ -156,35 +155,11 @@ pub(super) fn registry(name: &str) -> String {
     }
 }
 
-/// A host of a file.
-struct Entry {
-    address: Address,
-    capabilities: Option<Vec<String>>,
-    override_path: bool,
-}
-
-struct Parsed {
-    entries: Vec<Entry>,
-    server: Option<Address>,
-}
-
-fn parse(content: &str) -> Result<Parsed, String> {
-    let table = text::toml(content)?;
-    let entries = text::entries(&table, "host").into_iter().map(|(url, host)| Entry {
-        address: Address::parse(url).or_tls(true),
-        capabilities: text::texts(host, "capabilities"),
-        override_path: text::is_set(host, "override_path"),
-    });
-    let server = text::text(&table, "server").map(|url| Address::parse(url).or_tls(true));
-    Ok(Parsed { entries: entries.collect(), server })
-}
-
 /// Whether a file names the proxy, or carries the mark of `client-config`.
 pub(super) fn is_ours(here: &Here, directory: &Directory) -> bool {
     let Ok(content) = &directory.file.content else { return false };
-    let Ok(Parsed { entries, server }) = parse(content) else { return carries_marker(content) };
-    let addresses = entries.iter().map(|entry| &entry.address).chain(&server);
-    carries_marker(content) || addresses.into_iter().any(|address| here.judge(address) == Verdict::Ours)
+    let Ok(hosts) = Hosts::parse(content) else { return carries_marker(content) };
+    carries_marker(content) || hosts.addresses().iter().any(|address| here.judge(address) == Verdict::Ours)
 }
 
 /// Whether client-config leaves it alone, because it did not write it.
@@ -210,10 +185,10 @@ pub(super) fn judge(
     }
     let parsed = directory.file.content.clone().and_then(|content| match fault(&content, reader) {
         Some(wrong) => Err(wrong),
-        None => parse(&content),
+        None => Hosts::parse(&content),
     });
-    let Parsed { entries, server } = match parsed {
-        Ok(parsed) => parsed,
+    let hosts = match parsed {
+        Ok(hosts) => hosts,
         Err(wrong) => {
             let is_marked = directory.file.content.as_ref().is_ok_and(|content| content.starts_with(MARK));
             let mut finding = unreadable(file, &wrong, &ignored);
@@ -237,22 +212,19 @@ pub(super) fn judge(
     let beside = || by_hand(format!("{} && {}", aside(file), fix.command));
     let fix = if is_foreign(directory) && fix.by.is_some() { &beside() } else { fix };
     let here = &expected.here;
-    let addresses: Vec<_> = entries.iter().map(|entry| entry.address.clone()).chain(server.clone()).collect();
+    let addresses = hosts.addresses();
     let list = List { file, key: "the list of hosts", registry, is_there: true };
     if let Some(finding) = misplaced(here, order(here, &addresses), &list, fix.clone()) {
         return (Way::Source, vec![finding]);
     }
     let mut findings = Vec::new();
-    if let Some(entry) = entries.first() {
+    if let Some(entry) = hosts.entries.first() {
         findings.extend(asks_elsewhere(entry, &list, engine, fix));
         findings.extend(unable(entry, file, registry, engine, fix));
     }
     let way = if findings.is_empty() { Way::Proxy } else { Way::Source };
-    let is_ours = |address: &Address| here.judge(address) == Verdict::Ours;
     let routed = expected.registries.get(registry).copied().unwrap_or_default();
-    let next = addresses.iter().find(|address| !is_ours(address)).map(ToString::to_string);
-    let next = next.or_else(|| server.is_none().then(|| format!("{registry} itself, because there is no server")));
-    let of_fallback = match (routed.closed, next) {
+    let of_fallback = match (routed.closed, hosts.next(here, registry)) {
         (true, Some(next)) => Some((
             Code::NotClosed,
             format!("after the proxy it names {next}, and the route is on_failure: closed"),
@@ -274,10 +246,8 @@ pub(super) fn judge(
 
 /// The proxy is asked for another path than its own.
 fn asks_elsewhere(entry: &Entry, list: &List<'_>, engine: &str, fix: &Fix) -> Option<Finding> {
-    let address = &entry.address;
-    let (api, registry) = (address.api(entry.override_path), list.registry);
-    // The proxy knows by the path whose image is meant, too.
-    if api == "/v2" || api.strip_prefix("/v2/") == Some(registry) {
+    let (address, registry) = (&entry.address, list.registry);
+    if entry.is_asked_right(registry) {
         return None;
     }
     let why =
@@ -297,9 +267,7 @@ fn asks_elsewhere(entry: &Entry, list: &List<'_>, engine: &str, fix: &Fix) -> Op
 
 /// What the proxy may not be asked for.
 fn unable(entry: &Entry, file: &str, registry: &str, engine: &str, fix: &Fix) -> Option<Finding> {
-    let capabilities = entry.capabilities.as_ref().filter(|all| !all.is_empty())?;
-    let has = |needed: &str| capabilities.iter().any(|has| has.eq_ignore_ascii_case(needed));
-    let missing: Vec<_> = ["pull", "resolve"].into_iter().filter(|needed| !has(needed)).collect();
+    let missing = entry.lacks();
     let what = match missing.as_slice() {
         [] => return None,
         ["resolve"] => "tags",

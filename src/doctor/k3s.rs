@@ -133,7 +133,8 @@ fn judge_registry(
         misplaced(&expected.here, asked, &list, fix).into_iter().for_each(|finding| found.find(finding));
         return false;
     };
-    if !ours.is_bare() {
+    // That path is the one that is asked for anyway.
+    if !ours.is_bare() && (ours.has_user() || ours.path != "/v2") {
         let why = format!(
             "requests go to another path than /v2/, which the proxy refuses, and then to the source of {REGISTRIES}"
         );

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::expected::{Expected, by_hand, edit, unreadable};
 use super::finding::{Code, Examined, Finding, Way, listed};
 use super::registries_conf::{OFFICIAL, ROOTS, by_owner, covers};
-use super::text;
+use crate::client_config::text;
 use crate::host::{DENIED, Host, Text};
 use crate::shell::shell_word;
 

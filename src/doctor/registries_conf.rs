@@ -7,8 +7,10 @@ use toml::{Table, Value};
 
 use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
-use super::text;
+pub(super) use crate::client_config::Release;
 use crate::client_config::address::{Address, Verdict, order};
+use crate::client_config::signatures::{self, Wrong};
+use crate::client_config::text;
 use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
 use crate::config::Destination;
 use crate::host::Text;
@@ -20,12 +22,10 @@ mod fault;
 mod files;
 mod release;
 mod shape;
-mod signatures;
 mod users;
 
 use fault::fault;
 pub(super) use files::Files;
-pub(super) use release::Release;
 pub(super) use users::by_owner;
 
 use users::{of_addition, of_owner, of_user};
@@ -144,13 +144,30 @@ fn by_one(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Exam
         false => expected.write(Client::Podman, reload),
     };
     of_system(files, expected, &fix, reload, found);
-    signatures::judge(&files.signatures, files.release, expected, found);
+    of_signatures(files, expected, found);
     for (home, own) in &files.users {
         of_user(home, own, files.release, expected, found);
     }
     for addition in &files.additions {
         of_addition(addition, files, expected, found);
     }
+}
+
+/// The files that say where signatures are looked for.
+fn of_signatures(files: &Files, expected: &Expected<'_>, found: &mut Examined) {
+    let Some(wrong) = signatures::wrong(&files.signatures, files.release).into_iter().next() else { return };
+    found.lead_all(expected.names(), Way::Nowhere);
+    found.find(match wrong {
+        Wrong::Refused { path, cause } => unreadable(&path, &cause, signatures::WHY),
+        Wrong::Twice { path, other, entry } => Finding {
+            registries: Vec::new(),
+            code: Code::Conflict,
+            file: Some(path.clone()),
+            text: format!("it has an entry for {entry}, and so has {other}"),
+            why: signatures::WHY.to_owned(),
+            fix: take_out(&path, &entry),
+        },
+    });
 }
 
 fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, found: &mut Examined) {

@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 mod left;
 mod leftovers;
 mod nodes;
+mod script;
+mod signatures;
 mod standing;
 
 /// The command, with the routes that are the example in `conf`.
@@ -60,7 +62,9 @@ fn writing_twice_changes_nothing_and_a_foreign_file_is_status_1_after_the_others
     assert_eq!(text(&output.stdout).matches("wrote ").count(), 2, "ghcr.io and registry.k8s.io: {output:?}");
     let said = text(&output.stderr);
     assert!(
-        said.contains("docker.io/hosts.toml was not written from here. It is left as it is; merge this into it:"),
+        said.contains(
+            "docker.io/hosts.toml was not written from here. It is left as it is; merge this into it, each key once:"
+        ),
         "{said}"
     );
     assert!(said.contains("  server = \"https://registry-1.docker.io\"\n"), "what to merge: {said}");
@@ -216,27 +220,6 @@ fn whoever_may_not_write_is_told_of_root_and_not_what_the_engine_reads() {
     let said = text(&output.stderr);
     assert!(said.contains("Permission denied") && !said.contains("dockerd reads"), "{said}");
     assert_eq!(said.matches("you are not root: run the same command with sudo").count(), 1, "{said}");
-}
-
-/// The lines to merge had containerd's usual directory in them, whatever the node's was.
-#[test]
-fn the_script_of_a_node_with_a_directory_of_its_own_names_that_one() {
-    let script = client_config(&["kubernetes"]).stdout;
-    let root = tempfile::tempdir().expect("a directory");
-    let (certs, path) = (root.path().join("certs"), root.path().join("setup-node.sh"));
-    std::fs::write(&path, script).expect("written");
-    for content in [None, Some("version = 3\n")] {
-        let config = root.path().join("config.toml");
-        if let Some(content) = content {
-            std::fs::write(&config, content).expect("written");
-        }
-        let mut node = Command::new("sh");
-        node.arg(&path).env("CERTS_D", &certs).env("CONTAINERD_CONFIG", &config);
-        let output = node.output().expect("it runs");
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert_eq!(said.matches(&format!("config_path = \"{}\"\n", certs.display())).count(), 2, "{said}");
-    }
 }
 
 /// A file of somebody else for each client whose files can be added to, and what it gets.

@@ -1,8 +1,13 @@
-# Run it as root on a node, or in the build of a node's image. It may be run again at any time:
-#   sh setup-node.sh            puts the files in place, and tells which are left from routes that are gone
-#   sh setup-node.sh --prune    removes those, too
-#   sh setup-node.sh --remove   removes all files from here, and does nothing else
 set -eu
+
+usage() {
+  cat <<'END'
+Run it as root on a node, or in the build of a node's image. It may be run again at any time:
+  sh setup-node.sh            puts the files in place, and tells which are left from routes that are gone
+  sh setup-node.sh --prune    removes those, too
+  sh setup-node.sh --remove   removes all files from here, and does nothing else
+END
+}
 
 # Elsewhere with k3s and RKE2: below /var/lib/rancher.
 certs=${CERTS_D:-/etc/containerd/certs.d}
@@ -13,8 +18,12 @@ left=0
 
 case $task in
   '' | --prune | --remove) ;;
+  -h | --help)
+    usage
+    exit 0
+    ;;
   *)
-    echo "setup-node: $task is neither --prune nor --remove" >&2
+    echo "setup-node: $task is neither --prune nor --remove; --help tells what they do" >&2
     exit 2
     ;;
 esac
@@ -35,11 +44,18 @@ place() {
   # A link is never made over a file, so one that comes meanwhile stays.
   if [ ! -e "$file" ] && [ ! -L "$file" ] && ln "$new" "$file"; then
     rm "$new"
+    echo "wrote $file"
   elif is_ours "$file"; then
+    if [ "$(cat "$file")" != "$(cat "$new")" ]; then
+      echo "wrote $file"
+    elif [ -z "$task" ]; then
+      echo "unchanged $file"
+    fi
     mv "$new" "$file"
   else
-    echo "setup-node: $file was not written from here and is left as it is; merge this into it:" >&2
-    cat "$new" >&2
+    echo "setup-node: $file was not written from here and is left as it is; merge this into it, each key once:" >&2
+    # Without the line by which a file is known as one from here.
+    sed '/^@MARKER@/d' "$new" >&2
     rm "$new"
     left=1
   fi

@@ -28,7 +28,7 @@ pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged,
     let mut found = members.iter().filter(|(key, _)| key == KEY);
     let place = found.next().map(|(_, raw)| *raw);
     if found.next().is_some() {
-        return Err(format!("has {KEY:?} twice").into());
+        return Err(format!("has {KEY:?} twice, of which dockerd takes the last: take one out").into());
     }
     let list = match object.get(KEY) {
         None => Vec::new(),
@@ -94,7 +94,9 @@ fn first_member(old: &str, quoted: &str, is_empty: bool) -> Option<(usize, Strin
     let lines =
         |indent: &str| format!("{newline}{indent}\"{KEY}\": [{newline}{indent}{indent}{quoted}{newline}{indent}]");
     Some(match blank.rfind('\n') {
-        _ if is_empty => (inside, if blank.contains('\n') { lines("  ") } else { lines("  ") + newline }),
+        _ if is_empty && blank.is_empty() => (inside, lines("  ") + newline),
+        None if is_empty => (inside, format!(" \"{KEY}\": [{quoted}]")),
+        Some(_) if is_empty => (inside, lines("  ")),
         Some(at) => (inside, lines(&blank[at + 1..]) + ","),
         None => (first, format!("\"{KEY}\": [{quoted}], ")),
     })

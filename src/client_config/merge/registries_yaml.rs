@@ -10,6 +10,8 @@ use crate::config::takes_too_long;
 
 const MIRRORS: &str = "mirrors";
 const ENDPOINT: &str = "endpoint";
+/// Where every registry is below its address.
+const API: &str = "/v2";
 /// What is written for a level of its own.
 const STEP: &str = "  ";
 
@@ -17,6 +19,11 @@ const STEP: &str = "  ";
 /// them is asked for, and `*` is for registries without an entry (docs.k3s.io/installation/private-registry, and
 /// `pkg/agent/containerd/config.go` in k3s).
 pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame<'_>) -> Result<Merged, Untouched> {
+    // They take it for the address alone (`normalizeEndpointAddress` in that file).
+    let is_same: IsSame<'_> = &|other, ours| {
+        let bare = other.strip_suffix(API).unwrap_or(other);
+        bare == ours || is_same(bare, ours)
+    };
     if let Some(why) = takes_too_long(old) {
         return Err(Untouched::Broken(format!("is no YAML: {why}")));
     }

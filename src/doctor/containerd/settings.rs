@@ -4,8 +4,8 @@ use toml::Table;
 
 use super::Facts;
 use crate::client_config::address::Address;
+use crate::client_config::text;
 use crate::doctor::hosts_toml;
-use crate::doctor::text;
 
 /// The table of the mirrors, by the version of the file: from 3 on, of 2, and before.
 pub(super) const NEW: [&str; 3] = ["plugins", "io.containerd.cri.v1.images", "registry"];

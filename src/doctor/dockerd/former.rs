@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::Facts;
 use crate::client_config::address::{Address, Here, Verdict};
 use crate::client_config::gone::{may_be_former, refuses};
+use crate::client_config::text;
 use crate::doctor::expected::List;
 use crate::doctor::finding::{Code, Examined, Finding, Fix};
 use crate::doctor::sockets::Sockets;
-use crate::doctor::text;
 use crate::host::Text;
 
 /// Mirrors of the file, on this host's loopback interface, at which nobody listens.

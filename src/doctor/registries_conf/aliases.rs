@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::doctor::text;
+use crate::client_config::text;
 
 /// The first alias that makes the file be refused, and why.
 pub(super) fn wrong_alias(table: &Table) -> Option<(String, &'static str)> {

@@ -2,7 +2,7 @@
 //! fails every request to its address before it is sent, also where no TLS is spoken.
 
 use super::ROOTS;
-use super::release::Release;
+use super::Release;
 use crate::host::{DENIED, Host};
 
 const BEFORE_6: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];

@@ -9,12 +9,12 @@ use super::aliases::wrong_alias;
 use super::shape::{Kind, misfit, parse};
 use super::{WHY, of_owner};
 use crate::client_config::address::Address;
+use crate::client_config::text;
 use crate::doctor::expected::{by_hand, edit};
 use crate::doctor::finding::{Code, Finding};
-use crate::doctor::text;
 use crate::shell::shell_word;
 
-use super::release::Release;
+use super::Release;
 
 const MODE: &str = "short-name-mode";
 const MODES: [&str; 3] = ["enforcing", "permissive", "disabled"];

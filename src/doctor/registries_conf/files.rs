@@ -4,18 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Release;
 use super::certificates::Certificates;
-use super::release::Release;
 use super::{OURS, ROOTS, USERS};
+use crate::client_config::signatures::{self, last_of_each_name, name};
 use crate::host::{DENIED, Host, Text};
 
 /// The first of them that is there counts.
 const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/containers/registries.conf"];
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
-/// Where signatures are looked for.
-const SIGNATURES: &str = "/etc/containers/registries.d";
-/// The same of a user, below the home directory.
-const USERS_SIGNATURES: &str = ".config/containers/registries.d";
 /// What podman 6 has below both of them, the ones that count more later.
 const PLACES: [&str; 2] = ["/usr/share/containers", "/etc/containers"];
 /// Whose files are for all users but root.
@@ -71,9 +68,7 @@ impl Files {
                 None => additions.push(Addition::of_home(&home, drop_ins)),
             }
         }
-        // A directory of root's takes the place of the system's.
-        let roots = format!("{ROOTS}/{USERS_SIGNATURES}");
-        let signatures = host.read_all(if host.has(&roots) { &roots } else { SIGNATURES }, ".yaml");
+        let signatures = signatures::files(host, release, None);
         let certificates = Certificates::read(host, release);
         Self {
             certificates,
@@ -123,9 +118,6 @@ impl Files {
                 additions.push(Addition::of_home(&home, own));
             }
         }
-        let pairs = of("", ".d").into_iter().zip(of(".rootful", ".d"));
-        let directories = pairs.flat_map(|(all, some)| [all, some]).chain([format!("{ROOTS}/{USERS_SIGNATURES}")]);
-        let signatures: Vec<_> = directories.flat_map(|directory| host.read_all(&directory, ".yaml")).collect();
         let is_namesake = |text: &&Text| name(&text.path) == name(OURS) && text.path != OURS;
         let in_its_place = ours.as_ref().and_then(|_| roots.iter().find(is_namesake));
         Self {
@@ -135,7 +127,7 @@ impl Files {
             ours,
             system: with_main(roots),
             others: Some(with_main(others)),
-            signatures: last_of_each_name(signatures),
+            signatures: signatures::files(host, release, None),
             users: Vec::new(),
             additions,
             alone: None,
@@ -190,17 +182,6 @@ impl Addition {
             false => name(&text.path) == name(path),
         })
     }
-}
-
-/// A path without its directory.
-fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
-}
-
-/// Of several files of one name the last, in the order of the names.
-fn last_of_each_name(files: Vec<Text>) -> Vec<Text> {
-    let by_name: BTreeMap<_, _> = files.into_iter().map(|text| (name(&text.path).to_owned(), text)).collect();
-    by_name.into_values().collect()
 }
 
 /// The drop-ins of these directories, which count more the later they are; a directory in one of them is none, whatever its name.

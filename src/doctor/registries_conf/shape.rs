@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::doctor::text;
+use crate::client_config::text;
 
 /// What a key has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use oci::route::DOCKER_HUB;
 
+use super::Release;
 use super::files::{Addition, Files};
-use super::release::Release;
 use super::{
     Blocking, Entry, OURS, ROOTS, USERS, blocking, blocks_official, covering, entries, judge_entry, of_blocking,
     of_official, take_out,

@@ -66,6 +66,17 @@ fn where_nobody_can_say_which_file_a_node_reads_none_is_written_or_judged() {
             "[Service]\nExecStart=/bin/sh -c rke2\n",
             "runs a shell, whose commands are not followed",
         ),
+        // Its program goes to the directory of its data first; it was taken for a file of the root.
+        (
+            "etc/rancher/rke2/config.yaml",
+            "private-registry: [a]\n",
+            "/etc/rancher/rke2/config.yaml: private-registry is \"a\", and not an absolute path",
+        ),
+        (
+            "etc/systemd/system/rke2-server.service",
+            "[Service]\nExecStart=/usr/local/bin/rke2 server --private-registry=a.yaml\n",
+            "/etc/systemd/system/rke2-server.service: private-registry is \"a.yaml\", and not an absolute path",
+        ),
     ] {
         let root = tempfile::tempdir().expect("a directory");
         let at = root.path().to_string_lossy().into_owned();
@@ -92,5 +103,35 @@ fn a_removal_tells_of_a_nodes_file_of_somebody_else_once() {
         std::fs::write(&file, "mirrors:\n  docker.io:\n    endpoint: ['https://mirror.corp']\n").expect("written");
         let output = client_config(&[client, "--remove", "--root", &root.path().to_string_lossy()]);
         assert_eq!(text(&output.stderr).matches("is left as it is").count(), 1, "{output:?}");
+    }
+}
+
+/// Of one closed registry it said that the source is asked all the same, and that nothing without a route can be pulled; and both of a node
+/// that has the switch.
+#[test]
+fn what_becomes_of_a_closed_route_is_told_as_the_node_has_it() {
+    const ASKED: &str = "quay.io is closed, but RKE2 asks it last all the same, unless /etc/rancher/rke2/config.yaml says disable-default-registry-endpoint: true on every node";
+    const THEN: &str = "; then it cannot pull what no route is for, so add a route for all of quay.io, too\n";
+    const CLOSED: &str = "quay.io is closed: RKE2 asks nobody else for it, since /etc/rancher/rke2/config.yaml has disable-default-registry-endpoint";
+    const MISSING: &str = "quay.io: RKE2 cannot pull what no route is for";
+    for (config, source, says, says_not) in [
+        ("", "quay.io", &[ASKED][..], &[CLOSED, MISSING, THEN][..]),
+        ("", "quay.io/org", &[ASKED, THEN], &[CLOSED, MISSING]),
+        ("disable-default-registry-endpoint: false\n", "quay.io/org", &[ASKED, THEN], &[CLOSED, MISSING]),
+        ("disable-default-registry-endpoint: true\n", "quay.io/org", &[CLOSED, MISSING], &[ASKED, THEN]),
+        ("disable-default-registry-endpoint: true\n", "quay.io", &[CLOSED], &[ASKED, THEN, MISSING]),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("etc/rancher/rke2/config.yaml");
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, config).expect("written");
+        let routes = root.path().join("routes.yaml");
+        let route = format!("{{source: {source}, domain: a.azurecr.io, prefix: p, on_failure: closed}}");
+        std::fs::write(&routes, format!("routes: [{route}]\n")).expect("written");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", "rke2", "--write", "--root"]).arg(root.path()).arg("--config").arg(&routes);
+        let said = text(&command.output().expect("it runs").stderr);
+        assert!(says.iter().all(|says| said.contains(says)), "{config}{source}: {said}");
+        assert!(!says_not.iter().any(|says| said.contains(says)), "{config}{source}: {said}");
     }
 }

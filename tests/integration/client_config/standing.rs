@@ -161,3 +161,53 @@ fn a_file_that_names_this_host_does_not_stand_where_the_mirror_is_another() {
         assert!(own.lines().any(|line| line.starts_with("differs ") && line.contains("before it")), "{own}");
     }
 }
+
+/// Each run told to merge into it what it said already, with status 1.
+#[test]
+fn a_hosts_toml_that_says_all_that_is_wanted_stands_whoever_wrote_it() {
+    const PROXY: &str = "[host.\"http://127.0.0.1:8080\"]\n  capabilities = [\"pull\", \"resolve\"]\n";
+    const SOURCE: &str = "server = \"https://registry-1.docker.io\"\n";
+    let with = |before: &str, after: &str| format!("{before}{PROXY}{after}");
+    let by_name = PROXY.replace("127.0.0.1", "localhost");
+    for (registry, content, stands) in [
+        ("docker.io", with(SOURCE, ""), true),
+        ("docker.io", with("", ""), true),
+        ("docker.io", with(SOURCE, "skip_verify = true\n"), true),
+        ("docker.io", with(SOURCE, "[host.\"https://mirror.example\"]\n"), true),
+        ("docker.io", format!("{SOURCE}{by_name}"), true),
+        ("docker.io", format!("{SOURCE}[host.\"https://mirror.example\"]\n{PROXY}"), false),
+        ("docker.io", with(SOURCE, "").replace(", \"resolve\"", ""), false),
+        ("docker.io", with(SOURCE, "").replace(":8080", ":8081"), false),
+        ("docker.io", with(SOURCE, "override_path = true\n"), false),
+        ("docker.io", with(SOURCE, "skip_verify = \"yes\"\n"), false),
+        ("docker.io", with("server = \"http://127.0.0.1:8080\"\n", ""), false),
+        ("docker.io", "[host\n".to_owned(), false),
+        ("docker.io", String::new(), false),
+        // Its route is closed.
+        ("registry.k8s.io", with("server = \"http://127.0.0.1:8080\"\n", ""), true),
+        ("registry.k8s.io", with("server = \"https://registry.k8s.io\"\n", ""), false),
+        ("registry.k8s.io", with("", ""), false),
+    ] {
+        for (client, certs) in [("containerd", "etc/containerd/certs.d"), ("docker", "etc/docker/certs.d")] {
+            let root = tempfile::tempdir().expect("a directory");
+            let at = root.path().to_string_lossy().into_owned();
+            let path = root.path().join(certs).join(registry).join("hosts.toml");
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(&path, &content).expect("written");
+            for task in [&["--write", "--merge"][..], &["--write"], &["--check"]] {
+                let output = client_config(&[&[client, "--root", &at], task].concat());
+                let said = text(&output.stdout) + &text(&output.stderr);
+                assert_eq!(output.status.code(), Some(i32::from(!stands)), "{content}: {said}");
+                assert_eq!(said.contains("merge this into it"), !stands && task != ["--check"], "{said}");
+                assert_eq!(std::fs::read_to_string(&path).expect("there"), content);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_help_says_which_files_are_merged() {
+    let said = text(&client_config(&["--help"]).stdout);
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("Add to a daemon.json, buildkitd.toml or registries.yaml of somebody else"), "{said}");
+}

@@ -38,6 +38,14 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "k3s with the proxy, and the path that it asks for anyway",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", "mirrors:\n  \"*\":\n    endpoint: [\"@URL@/v2\"]\n"),
+        ],
+        found: &[],
+    },
+    Broken {
         what: "k3s with an address in place of a list",
         made: &[
             Install(&["k3s"]),

@@ -154,6 +154,15 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "conflict")],
     },
     Broken {
+        what: "podman with another file of signatures before that of the proxy's",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.d/00.yaml", "docker: {\"@AT@\": {lookaside: https://x.example}}\n"),
+        ],
+        found: &[("podman", "conflict")],
+    },
+    Broken {
         what: "podman with another mirror before the proxy",
         made: &[
             Install(&["podman"]),

@@ -101,6 +101,8 @@ fn what_is_added_looks_like_what_is_there() {
         ),
         ("{\"debug\":true}", "{\"registry-mirrors\": [\"http://127.0.0.1:8080\"], \"debug\":true}"),
         ("{}", "{\n  \"registry-mirrors\": [\n    \"http://127.0.0.1:8080\"\n  ]\n}"),
+        // The bracket at the end was indented by the blank.
+        ("{ }\n", "{ \"registry-mirrors\": [\"http://127.0.0.1:8080\"] }\n"),
         ("{\"registry-mirrors\":[\"https://a\"]}", "{\"registry-mirrors\":[\"http://127.0.0.1:8080\", \"https://a\"]}"),
         (
             "{\n  \"registry-mirrors\": [\n    \"https://a\"\n  ]\n}",
@@ -122,6 +124,17 @@ fn what_says_it_already_stays_and_other_mirrors_are_told() {
     assert_eq!((merged.lacks, merged.beside), (vec![format!("{URL} in registry-mirrors")], vec![second.to_owned()]));
 }
 
+/// The page had it that such a file is left, and dockerd takes it.
+#[test]
+fn a_file_with_another_key_twice_is_merged_since_dockerd_takes_the_last_of_them() {
+    for old in
+        ["{\n  \"debug\": true,\n  \"debug\": false\n}\n", "{\n  \"log-opts\": {\"a\": \"1\", \"a\": \"2\"}\n}\n"]
+    {
+        let was: Value = serde_json::from_str(old).expect("JSON");
+        assert_eq!(without(&merged(&addition(), old, 0), false), was);
+    }
+}
+
 #[test]
 fn a_broken_file_or_one_that_contradicts_is_refused() {
     for (old, why) in [
@@ -140,7 +153,10 @@ fn a_broken_file_or_one_that_contradicts_is_refused() {
         ("{\"registry-mirrors\": null}", "has \"registry-mirrors\", but not as a list of texts"),
         ("{\"registry-mirrors\": \"http://127.0.0.1:8080\"}", "has \"registry-mirrors\", but not as a list of texts"),
         ("{\"registry-mirrors\": [1]}", "has \"registry-mirrors\", but not as a list of texts"),
-        ("{\"registry-mirrors\": [], \"registry-mirrors\": []}", "has \"registry-mirrors\" twice"),
+        (
+            "{\"registry-mirrors\": [], \"registry-mirrors\": []}",
+            "has \"registry-mirrors\" twice, of which dockerd takes the last: take one out",
+        ),
         (
             "{\"registry-mirrors\": [\"https://a\", \"https://b\", \"http://127.0.0.1:8080\"]}",
             "has http://127.0.0.1:8080 in registry-mirrors, but asks https://a, https://b before it: put http://127.0.0.1:8080 first",

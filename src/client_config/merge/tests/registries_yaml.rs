@@ -125,6 +125,21 @@ fn what_says_it_already_stays_and_other_endpoints_are_told() {
     assert_eq!(merged.beside, [wildcard]);
 }
 
+/// It was called a mirror that is asked when the proxy fails, and got the proxy before it.
+#[test]
+fn an_endpoint_with_the_path_that_is_asked_for_anyway_is_the_proxy() {
+    let of = |url: &str| {
+        let entry = |name: &str| format!("  {name}:\n    endpoint: ['{url}']\n");
+        format!("mirrors:\n{}{}", entry("docker.io"), entry("registry.example:5000"))
+    };
+    stands(&addition(), &of("http://127.0.0.1:8080/v2"), &[]);
+    // They ask for that path alone, and the proxy has nothing there.
+    for other in ["http://127.0.0.1:8080/v2/hub", "http://127.0.0.1:8080/hub", "http://127.0.0.1:8081/v2"] {
+        let found = addition().merge(&of(other), &|_, _| false).expect("merged");
+        assert_eq!((found.lacks.len(), found.beside.len()), (2, 2), "{other}: {found:?}");
+    }
+}
+
 #[test]
 fn a_broken_file_or_one_that_contradicts_is_refused() {
     for (old, why) in [

@@ -8,13 +8,13 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 /// By which some editors mark a file as Unicode.
-pub(super) const MARK: char = '\u{feff}';
+pub(crate) const MARK: char = '\u{feff}';
 /// A parser's complaint is quoted up to here.
 const MAX_WRONG: usize = 160;
 
 /// A TOML file, whose tables have the order of the file. The error says what is wrong and where, and quotes nothing of it, for
 /// the line that is wrong may have a password.
-pub(super) fn toml(text: &str) -> Result<Table, String> {
+pub(crate) fn toml(text: &str) -> Result<Table, String> {
     text.parse::<Table>().map_err(|wrong| {
         let line = wrong.span().map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
         let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
@@ -25,7 +25,7 @@ pub(super) fn toml(text: &str) -> Result<Table, String> {
 }
 
 /// A JSON object. The error quotes nothing of it.
-pub(super) fn json(text: &str) -> Result<Json, String> {
+pub(crate) fn json(text: &str) -> Result<Json, String> {
     match serde_json::from_str::<Json>(text) {
         Ok(value) if value.is_object() => Ok(value),
         Ok(_) => Err("it is not a JSON object".to_owned()),
@@ -34,7 +34,7 @@ pub(super) fn json(text: &str) -> Result<Json, String> {
 }
 
 /// Whether no object of a JSON text has a key twice, for those who refuse that. The error quotes nothing of it.
-pub(super) fn once(text: &str) -> Result<(), String> {
+pub(crate) fn once(text: &str) -> Result<(), String> {
     let wrong = |wrong: serde_json::Error| format!("it has a key twice, line {}", wrong.line());
     serde_json::from_str::<Once>(text).map(|_| ()).map_err(wrong)
 }
@@ -97,34 +97,34 @@ impl<'de> Visitor<'de> for Once {
 }
 
 /// The table at the end of a way of keys.
-pub(super) fn table<'a>(from: &'a Table, way: &[&str]) -> Option<&'a Table> {
+pub(crate) fn table<'a>(from: &'a Table, way: &[&str]) -> Option<&'a Table> {
     way.iter().try_fold(from, |table, key| table.get(*key)?.as_table())
 }
 
 /// A text.
-pub(super) fn text<'a>(from: &'a Table, key: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(from: &'a Table, key: &str) -> Option<&'a str> {
     from.get(key)?.as_str()
 }
 
 /// A boolean; what is not there is false.
-pub(super) fn is_set(from: &Table, key: &str) -> bool {
+pub(crate) fn is_set(from: &Table, key: &str) -> bool {
     from.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The texts of an array; others in it are left out.
-pub(super) fn texts(from: &Table, key: &str) -> Option<Vec<String>> {
+pub(crate) fn texts(from: &Table, key: &str) -> Option<Vec<String>> {
     let array = from.get(key)?.as_array()?;
     Some(array.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect())
 }
 
 /// The tables of a table, with their names, in the order of the file.
-pub(super) fn entries<'a>(from: &'a Table, key: &str) -> Vec<(&'a str, &'a Table)> {
+pub(crate) fn entries<'a>(from: &'a Table, key: &str) -> Vec<(&'a str, &'a Table)> {
     let entries = from.get(key).and_then(Value::as_table).into_iter().flatten();
     entries.filter_map(|(name, value)| Some((name.as_str(), value.as_table()?))).collect()
 }
 
 /// The tables of an array of tables.
-pub(super) fn tables<'a>(from: &'a Table, key: &str) -> Vec<&'a Table> {
+pub(crate) fn tables<'a>(from: &'a Table, key: &str) -> Vec<&'a Table> {
     from.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table).collect()
 }
 

@@ -1,51 +1,121 @@
-//! `registries.d`, which says where signatures of images are looked for.
+//! `registries.d`, which says where signatures of images are looked for: which files count, and what keeps podman from reading any.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Formatter};
+use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess as _, Visitor};
 
+use super::super::File;
+use super::REGISTRIES_D as OURS;
 use super::release::Release;
-use super::take_out;
-use crate::doctor::expected::{Expected, unreadable};
-use crate::doctor::finding::{Code, Examined, Finding, Way};
-use crate::host::Text;
+use crate::host::{Host, Text};
 
+/// What follows from one file that is wrong.
+pub(crate) const WHY: &str = "podman, buildah, skopeo and CRI-O read none of these files then, and every pull fails";
+
+const SYSTEMS: &str = "/etc/containers/registries.d";
+const ROOTS: &str = "/root/.config/containers/registries.d";
+/// What podman 6 reads, the ones that count more later.
+const OF_PODMAN_6: [&str; 5] = [
+    "/usr/share/containers/registries.d",
+    "/usr/share/containers/registries.rootful.d",
+    SYSTEMS,
+    "/etc/containers/registries.rootful.d",
+    ROOTS,
+];
 const ATTACHMENTS: &str = "use-sigstore-attachments";
 /// Keys whose value is a text, under their names of today and of before.
 const TEXTS: [&str; 4] = ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging"];
 /// What YAML 1.1 takes for a boolean and YAML 1.2 for a text; the readers take both.
 const FORMER_BOOLEANS: [&str; 8] = ["y", "yes", "on", "n", "no", "off", "true", "false"];
 
-/// Two files may not have an entry for the same address, even if it is the same entry.
-pub(super) fn judge(files: &[Text], release: Release, expected: &Expected<'_>, found: &mut Examined) {
-    const WHY: &str = "podman, buildah, skopeo and CRI-O read none of these files then, and every pull fails";
+/// What keeps all of the files from being read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// One is refused, and why.
+    Refused { path: String, cause: String },
+    /// Two have an entry for the same address, even if it is the same entry; `path` is the one that is to lose it.
+    Twice { path: String, other: String, entry: String },
+}
+
+/// The files that count for root. `planned` is one as it would be, there or not.
+pub(crate) fn files(host: &Host, release: Release, planned: Option<&Text>) -> Vec<Text> {
+    let of = |directory: &str| {
+        let mut texts = host.read_all(directory, ".yaml");
+        if let Some(planned) = planned.filter(|planned| planned.path == format!("{directory}/{}", name(&planned.path)))
+        {
+            texts.retain(|text| text.path != planned.path);
+            texts.push(planned.clone());
+            texts.sort_by(|one, other| one.path.cmp(&other.path));
+        }
+        texts
+    };
+    match release {
+        Release::Podman6 => last_of_each_name(OF_PODMAN_6.into_iter().flat_map(of).collect()),
+        // A directory of root's takes the place of the system's.
+        Release::Podman4 | Release::Podman5 => of(if host.has(ROOTS) { ROOTS } else { SYSTEMS }),
+    }
+}
+
+/// A path without its directory.
+pub(crate) fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Of several files of one name the last, in the order of the names.
+pub(crate) fn last_of_each_name(files: Vec<Text>) -> Vec<Text> {
+    let by_name: BTreeMap<_, _> = files.into_iter().map(|text| (name(&text.path).to_owned(), text)).collect();
+    by_name.into_values().collect()
+}
+
+/// Pure: all that is wrong with these files, in their order.
+pub(crate) fn wrong(files: &[Text], release: Release) -> Vec<Wrong> {
     let mut known: BTreeMap<String, &str> = BTreeMap::new();
-    let mut wrong = None;
+    let mut wrong = Vec::new();
     for Text { path, content } in files {
         let entries = match content.clone().and_then(|content| entries(&content, release)) {
             Ok(entries) => entries,
             Err(cause) => {
-                wrong.get_or_insert_with(|| unreadable(path, &cause, WHY));
+                wrong.push(Wrong::Refused { path: path.clone(), cause });
                 continue;
             }
         };
         for entry in entries {
             let Some(other) = known.insert(entry.clone(), path) else { continue };
-            wrong.get_or_insert_with(|| Finding {
-                registries: Vec::new(),
-                code: Code::Conflict,
-                file: Some(path.clone()),
-                text: format!("it has an entry for {entry}, and so has {other}"),
-                why: WHY.to_owned(),
-                fix: take_out(path, &entry),
-            });
+            // The one from here is written anew, entry and all.
+            let (path, other) = if path == OURS { (other, path.as_str()) } else { (path.as_str(), other) };
+            wrong.push(Wrong::Twice { path: path.to_owned(), other: other.to_owned(), entry });
         }
     }
-    if let Some(finding) = wrong {
-        found.find(finding);
-        found.lead_all(expected.names(), Way::Nowhere);
+    wrong
+}
+
+/// Why this file may not be below the root as it would be, if it is the one of signatures: a clause that names the other file. It cannot be
+/// told which release reads them, so that of each counts.
+pub(in crate::client_config) fn excludes(file: &File, root: &Path) -> Option<String> {
+    if file.path != OURS {
+        return None;
     }
+    let host = Host::new(root.to_owned());
+    let planned = Text { path: file.path.clone(), content: Ok(file.content.clone()) };
+    let others = |release: Release| {
+        let wrong = wrong(&files(&host, release, Some(&planned)), release).into_iter();
+        let others = wrong.filter_map(|wrong| match wrong {
+            Wrong::Twice { path, other, entry } if other == OURS => Some(format!("{path} has an entry for {entry}")),
+            _ => None,
+        });
+        others.collect::<Vec<_>>().join(", and ")
+    };
+    let found: Vec<_> = Release::ALL.into_iter().map(|release| (release, others(release))).collect();
+    let found: Vec<_> = found.into_iter().filter(|(_, others)| !others.is_empty()).collect();
+    let (_, others) = found.first()?;
+    let releases: Vec<_> = found.iter().map(|(release, _)| release.name()).collect();
+    let rules = match releases.len() == Release::ALL.len() {
+        true => String::new(),
+        false => format!(", by the rules of podman {},", releases.join(" and ")),
+    };
+    Some(format!("{others}, as this file is to have, and{rules} {WHY}: take that entry out there, and run this again"))
 }
 
 /// The addresses that a file has entries for, and `default-docker`. The error says why the file is refused, and quotes only keys of it.

@@ -3,11 +3,11 @@
 
 use toml::{Table, Value};
 
-use crate::doctor::text::{self, MARK};
+use crate::client_config::text::{self, MARK};
 
 /// Who reads the files, by which it depends what they may have.
 #[derive(Clone, Copy)]
-pub(in crate::doctor) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     /// For sentences.
     pub name: &'a str,
     /// It is dockerd, which has its own releases.
@@ -18,7 +18,7 @@ pub(in crate::doctor) struct Reader<'a> {
 
 impl Reader<'_> {
     /// `2.1.9+unknown`, `1.6.20~ds1`
-    pub(in crate::doctor) fn release(version: &str) -> Option<(u32, u32)> {
+    pub(crate) fn release(version: &str) -> Option<(u32, u32)> {
         let mut numbers = version.split('.');
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
@@ -39,7 +39,7 @@ impl Reader<'_> {
 }
 
 /// Why the reader takes a file for none, as it reads it: with one value that it does not understand it reads nothing of it.
-pub(super) fn fault(content: &str, reader: Reader<'_>) -> Option<String> {
+pub(crate) fn fault(content: &str, reader: Reader<'_>) -> Option<String> {
     if content.starts_with(MARK) && !reader.is_containerd_1() {
         return Some("it begins with a byte order mark, which an editor does not show".to_owned());
     }
