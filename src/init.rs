@@ -30,8 +30,7 @@ mod trial;
 
 use ask::{Conversation, Manner, Stop};
 use place::Before;
-use running::Unread;
-use served::Running;
+use served::{Running, Unread};
 use service::Manager;
 pub(crate) use settings::{Rule, Settings};
 pub(crate) use step::Step;

@@ -1,46 +1,13 @@
 //! A proxy that listens already where `init` is to put one: whether it is the host's own, and whether it has read the configuration.
 
-use std::fmt;
 use std::io::{BufRead, Write};
-use std::net::SocketAddr;
 
 use super::ask::Manner;
 use super::port::{self, Port};
-use super::served::{self, Running, Ways, addresses};
+use super::served::{self, Running, Unread, Ways};
 use super::service::Manager;
 use super::{Init, Step};
-use crate::config::{Config, collide};
-
-/// What makes the host's own proxy go by a configuration that it has not read; a clause.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unread {
-    /// It can read it while it runs.
-    Reload,
-    /// It cannot listen at the first address while it listens at the second.
-    Restart(SocketAddr, SocketAddr),
-}
-
-impl Unread {
-    /// What it takes from the configuration of `before` to this one.
-    fn of(before: &Config, config: &Config) -> Self {
-        let overlaps = |address: SocketAddr| {
-            let other = addresses(before).find(|known| collide(*known, address) && *known != address)?;
-            Some(Self::Restart(address, other))
-        };
-        addresses(config).find_map(overlaps).unwrap_or(Self::Reload)
-    }
-}
-
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reload => f.write_str("acr-cache-proxy reload"),
-            Self::Restart(new, old) => {
-                write!(f, "restart it, because a reload cannot have it listen on {new} in place of {old}")
-            }
-        }
-    }
-}
+use crate::config::Config;
 
 impl<R: BufRead, W: Write> Init<'_, R, W> {
     /// Whether the proxy can listen where the configuration says, or one does already; else it is told.

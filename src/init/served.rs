@@ -109,6 +109,37 @@ impl Running {
     }
 }
 
+/// What makes the host's own proxy go by a configuration that it has not read; a clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It can read it while it runs.
+    Reload,
+    /// It cannot listen at the first address while it listens at the second.
+    Restart(SocketAddr, SocketAddr),
+}
+
+impl Unread {
+    /// What it takes from the configuration of `before` to this one.
+    pub(super) fn of(before: &Config, config: &Config) -> Self {
+        let overlaps = |address: SocketAddr| {
+            let other = addresses(before).find(|known| collide(*known, address) && *known != address)?;
+            Some(Self::Restart(address, other))
+        };
+        addresses(config).find_map(overlaps).unwrap_or(Self::Reload)
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reload => f.write_str("acr-cache-proxy reload"),
+            Self::Restart(new, old) => {
+                write!(f, "restart it, because a reload cannot have it listen on {new} in place of {old}")
+            }
+        }
+    }
+}
+
 /// What the proxy that listens at this address of the configuration serves: as the admin listener says, else as the host's configuration
 /// of `before` does, if by that one the proxy listens there.
 pub(super) fn look(config: &Config, before: Option<&Config>, address: SocketAddr) -> Running {

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::ask::{Manner, Stop};
-use super::running::Unread;
-use super::served::{self, Running};
+use super::served::{self, Running, Unread};
 use super::{CONFIG, ENVIRONMENT, Init, Step};
 use crate::config::Config;
 use crate::environment_file::Variables;
