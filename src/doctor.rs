@@ -129,6 +129,14 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     Ok(if report.findings().next().is_some() { FOUND } else { 0 })
 }
 
+/// Whether containerd is here for dockerd alone, as far as its files tell, and so needs none of the proxy's; for a host that has both.
+pub(crate) fn is_only_dockers(root: &Path) -> bool {
+    let host = Host::new(root.to_owned());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Without one nothing can be asked, and what is there most often is taken to be so.
+    runtime.map_or(true, |runtime| runtime.block_on(containerd::is_only_dockers(&host)))
+}
+
 /// No engine is to come to a proxy that cannot serve it.
 fn not_set_up(proxy: Examined) -> Report {
     let notes = vec!["the engines of this host are judged once the settings are right".to_owned()];

@@ -14,7 +14,6 @@ use similar::TextDiff;
 use crate::client_config::Client;
 use crate::config::{Config, Flags};
 use crate::environment_file::Variables;
-use crate::installed::RELOAD;
 use crate::logger;
 
 mod ask;
@@ -22,6 +21,7 @@ mod engines;
 mod left;
 mod place;
 mod port;
+mod running;
 mod served;
 mod service;
 mod settings;
@@ -30,9 +30,8 @@ mod trial;
 
 use ask::{Conversation, Manner, Stop};
 use place::Before;
-use port::Port;
-use served::{Running, Ways};
-use service::{ENABLE, Manager};
+use served::{Running, Unread};
+use service::Manager;
 pub(crate) use settings::{Rule, Settings};
 pub(crate) use step::Step;
 
@@ -41,6 +40,8 @@ const FAILED: u8 = 1;
 /// Where the unit looks for the configuration, and for variables, below the root.
 pub(crate) const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
 const ENVIRONMENT: &str = "etc/acr-cache-proxy/environment";
+/// In place of a path, of a configuration that is not written yet.
+const NEW: &str = "config.yaml (not written yet)";
 
 /// What is known before anything is asked.
 #[derive(Debug)]
@@ -143,12 +144,14 @@ struct Init<'a, R, W> {
     is_open: bool,
     /// Whether a proxy listens already where the configuration says, and what it serves.
     running: Running,
+    /// The host's own proxy runs and goes by another configuration.
+    unread: Option<Unread>,
 }
 
 impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn new(options: &'a Options, talk: Conversation<R, W>, host: Found) -> Self {
-        let (left, running) = (Vec::new(), Running::Nothing);
-        Self { options, talk, host, settings: None, left, is_doubtful: false, is_open: true, running }
+        let (left, running, unread) = (Vec::new(), Running::Nothing, None);
+        Self { options, talk, host, settings: None, left, is_doubtful: false, is_open: true, running, unread }
     }
 
     /// All steps. Returns what is left to do.
@@ -159,7 +162,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(self.left);
         }
         let Some(chosen) = self.choose()? else { return Ok(self.left) };
-        let config = match Config::load(&Flags::default().with_text(&self.host.config, &chosen.text)) {
+        // What is not written yet is in no file.
+        let place = if chosen.is_new { Path::new(NEW) } else { &self.host.config };
+        let config = match Config::load(&Flags::default().with_text(place, &chosen.text)) {
             Ok(config) => config,
             Err(mistakes) => {
                 let correct = if chosen.is_new { "give other flags" } else { "correct the configuration" };
@@ -171,7 +176,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(self.left);
         }
         if self.does(Step::Try) {
-            self.try_way(&chosen.text)?;
+            self.try_way(&chosen)?;
         }
         let is_written = !chosen.is_new || self.write(&chosen.text)?;
         if !self.is_open {
@@ -191,13 +196,14 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(self.left);
         }
         let serves = if self.does(Step::Service) { self.start(&config, chosen.is_new)? } else { self.is_served() };
+        self.tell_unread();
         if serves {
             self.look_whether_ready(&config)?;
         }
         if self.does(Step::Engines) {
             self.bring_engines(&config, serves)?;
         }
-        self.end()?;
+        self.end(serves)?;
         Ok(self.left)
     }
 
@@ -241,7 +247,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                 "There is a configuration already: {config}\n{}",
                 place::about(&self.host.config, &text)
             ))?;
-            if self.talk.manner() != Manner::Ask || self.talk.confirm("Keep it as it is?", true)? {
+            // One that the proxy refuses is of no use as it is.
+            let is_good = self.host.standing.config().is_some();
+            if self.talk.manner() != Manner::Ask || self.talk.confirm("Keep it as it is?", is_good)? {
                 return Ok(Some(Chosen { text, is_new: false }));
             }
         }
@@ -274,45 +282,8 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         Ok(Some(Settings { registry, rules, client_id: client_id.clone(), listen, admin }))
     }
 
-    /// Whether the proxy can listen where the configuration says, or one does already; else it is told.
-    fn can_listen(&mut self, config: &Config, is_new: bool) -> bool {
-        let Some(found) = self.host.is_this.then(|| port::look(config)).flatten() else { return true };
-        if found.port == Port::Free {
-            return true;
-        }
-        let before = self.host.standing.config();
-        self.running = served::look(config, before.as_ref(), found.address);
-        let is_of_file = before.is_some_and(|before| served::listens(&before, found.address));
-        let may_be_the_hosts = match self.host.manager {
-            Manager::Systemd { is_active } => is_active,
-            // Who starts it is not known here.
-            Manager::Absent(_) | Manager::Elsewhere => found.port == Port::Ours,
-        };
-        // One that runs by the host's configuration can be told to read it again; of another one, all that helps is to serve the same.
-        let serves_it = found.port == Port::Ours && self.running == Running::Same;
-        if may_be_the_hosts && (serves_it || is_of_file) {
-            return true;
-        }
-        let path = self.host.config.display().to_string();
-        let settings = self.settings.as_ref().filter(|_| is_new);
-        let by = settings.map(|settings| (settings, self.options)).ok_or(&path);
-        let who = match found.port {
-            Port::Ours => self.running.who(&Ways::of(config)),
-            Port::Free | Port::Taken => "another program".to_owned(),
-        };
-        // Where a service manager starts the proxy, no other one may listen there, whatever it serves.
-        let is_by_hand = found.port == Port::Ours && !matches!(self.host.manager, Manager::Systemd { .. });
-        let helps = config.admin().filter(|_| is_by_hand && self.running == Running::Unknown).map(|admin| {
-            format!(
-                "start it again with --admin-address {admin}, where it tells init what it serves, and run init again"
-            )
-        });
-        self.left.push(found.refusal(&who, helps, by));
-        false
-    }
-
     /// What fails here prevents nothing: a role may take minutes to count, a firewall may be opened later.
-    fn try_way(&mut self, text: &str) -> Result<(), Stop> {
+    fn try_way(&mut self, chosen: &Chosen) -> Result<(), Stop> {
         let environment = self.host.environment.display().to_string();
         let by = match std::fs::exists(&self.host.environment) {
             Ok(false) => String::new(),
@@ -329,8 +300,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             Manner::Yes => {}
         }
         self.talk.say("Trying the way to the registry, for a minute at most.\n")?;
+        let place = if chosen.is_new { NEW.to_owned() } else { self.host.config.display().to_string() };
         let trial = Variables::read(&self.host.environment)
-            .and_then(|variables| Ok((trial::go(text, &self.host.config, &variables)?, variables)));
+            .and_then(|variables| Ok((trial::go(&chosen.text, &place, &variables)?, variables)));
         match trial {
             Ok((trial, variables)) => {
                 for sentence in variables.ignored() {
@@ -402,70 +374,6 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                 Ok(false)
             }
         }
-    }
-
-    /// Whether engines may be sent to the proxy without a start from here: it serves what the configuration says, or the host is another one.
-    fn is_served(&self) -> bool {
-        self.running == Running::Same || self.host.manager == Manager::Elsewhere
-    }
-
-    /// Returns whether engines may be sent to the proxy.
-    fn start(&mut self, config: &Config, is_new: bool) -> Result<bool, Stop> {
-        let Manager::Systemd { is_active } = self.host.manager else {
-            let how = self.host.manager.by_hand(&self.running, &self.command(), CONFIG);
-            let is_left = self.host.is_root && self.talk.manner() != Manner::Show && !self.is_served();
-            // What is told at the end is told before only to whoever is asked about engines in between.
-            let asks = self.talk.manner() == Manner::Ask && self.does(Step::Engines) && !self.host.clients.is_empty();
-            if !is_left || asks {
-                self.talk.say(&format!("\n{how}\n"))?;
-            }
-            self.left.extend(is_left.then_some(how));
-            return Ok(self.is_served());
-        };
-        let mut commands = vec![ENABLE];
-        let is_stale = is_new || matches!(self.running, Running::Other(_));
-        commands.extend((is_active && is_stale).then_some(RELOAD));
-        self.talk.say(&format!("\nTo start the service, now and at each boot:\n  {}\n", commands.join("\n  ")))?;
-        if !self.agrees("Do it?", true)? {
-            return Ok(self.is_served());
-        }
-        for command in commands {
-            if let Err(cause) = service::run(command) {
-                let why = "the journal says why: journalctl --unit acr-cache-proxy --lines 20";
-                self.left.push(format!("{cause}: {why}"));
-                return Ok(false);
-            }
-        }
-        let (running, instead) = served::after_start(config);
-        self.running = running;
-        if let Some(instead) = instead {
-            self.left.push(service::elsewhere(&self.options.root, &self.host.config, &instead));
-            return Ok(false);
-        }
-        self.talk.say("The service runs.\n")?;
-        Ok(true)
-    }
-
-    /// The command that runs the proxy where no unit does, with the variables that the unit would have given it.
-    fn command(&self) -> String {
-        let plain = format!("acr-cache-proxy --config /{CONFIG}");
-        Variables::command(&Variables::read(&self.host.environment), &format!("/{ENVIRONMENT}"), &plain)
-    }
-
-    /// Says it if the proxy that is to serve the engines cannot yet. It may run with other variables than the way was tried with.
-    fn look_whether_ready(&mut self, config: &Config) -> Result<(), Stop> {
-        let Some(why) = config.admin().filter(|_| self.host.is_this && self.is_open).and_then(served::unready) else {
-            return Ok(());
-        };
-        self.is_doubtful = true;
-        if self.talk.manner() == Manner::Ask {
-            self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
-        }
-        self.left.push(format!(
-            "the proxy that runs is not ready, and pulls go to the source or fail until it is: {why}; if it was started without the variables of {}, restart it with them",
-            self.host.environment.display()
-        ));
-        Ok(())
     }
 
     /// Whether a step that needs root is to be done.

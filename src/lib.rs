@@ -212,10 +212,9 @@
 //!   ask, settings                    questions within bounds; what the answers make of the configuration
 //!   trial                            check, with the variables that the service has
 //!   step, port                       which of them can be left out; who listens where the proxy is to
-//!   served                           what a proxy that listens already serves
-//!   place                            the configuration in its place, in one step, with a copy of the one before
+//!   served, running                  what a proxy that listens already serves; whether it is the host's own, and goes by the configuration
 //!   service, engines                 the unit's start; which clients the host has, and their files
-//!   left                             what is left to do at the end, or nobody has agreed to
+//!   place, left                      the configuration in its place, with a copy of the one before; what is left to do, or nobody has agreed to
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
 //!   address                          which addresses are the proxy's
@@ -264,7 +263,8 @@
 //! run
 //! demo
 //! cli
-//! check, doctor, init
+//! init
+//! check, doctor
 //! bench, client_config, hot_path, serve, warm
 //! client_tls
 //! admin, child, control, listen

@@ -141,10 +141,11 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     if is_denied && !nix::unistd::geteuid().is_root() {
         tell("you are not root: run the same command with sudo");
     }
-    let prunes = how.prune && !how.dry;
-    let kept = if prunes { remove_all(root, &stale) } else { 0 };
-    if !prunes {
-        tell_stale(&stale);
+    let mut kept = 0;
+    match (how.prune, how.dry) {
+        (true, true) => stale.iter().for_each(|file| say("would remove", &file.at)),
+        (true, false) => kept = remove_all(root, &stale),
+        (false, _) => tell_stale(&stale),
     }
     // What an engine reads is of no use where nothing was written.
     if failed == 0 || failed < setup.files.len() {

@@ -76,6 +76,13 @@ impl Facts {
         let set = Settings::of(self).ok().and_then(|settings| settings.path);
         set.as_deref().unwrap_or(CERTS_D).split(':').map(|path| path.trim_end_matches('/').to_owned()).collect()
     }
+
+    /// Nobody but dockerd uses it: it has no mirrors of its own, neither the proxy's nor another's.
+    fn is_only_dockers(&self, settings: &Settings, is_ours: impl Fn(&Directory) -> bool) -> bool {
+        let knows_the_proxy = || self.certs.iter().flat_map(|(_, all)| all).any(is_ours);
+        self.is_dockers
+            && (settings.cri_is_off || settings.path.is_none() && settings.mirrors.is_empty() && !knows_the_proxy())
+    }
 }
 
 /// `None` where there is no containerd.
@@ -121,6 +128,13 @@ pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> O
         is_dockers,
         is_nerdctls: host.has_program(&["nerdctl"]) && !host.has_program(&["kubelet", "crictl"]),
     })
+}
+
+/// Whether the containerd beside a dockerd is there for it alone. Of the proxy's files, those of client-config are known without
+/// settings.
+pub(super) async fn is_only_dockers(host: &Host) -> bool {
+    let Some(facts) = read(host, &Sockets::look(host).await, true).await else { return true };
+    Settings::of(&facts).is_ok_and(|settings| facts.is_only_dockers(&settings, |one| !hosts_toml::is_foreign(one)))
 }
 
 /// By which ctr, which reads no `config.toml`, pulls as a kubelet does. `None` where no flag does that.
@@ -178,11 +192,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     };
-    let knows_the_proxy =
-        facts.certs.iter().flat_map(|(_, all)| all).any(|one| hosts_toml::is_ours(&expected.here, one));
-    if facts.is_dockers
-        && (settings.cri_is_off || !knows_the_proxy && settings.path.is_none() && settings.mirrors.is_empty())
-    {
+    if facts.is_only_dockers(&settings, |one| hosts_toml::is_ours(&expected.here, one)) {
         found.notes.push("containerd is here for dockerd, which does not use its mirrors".to_owned());
         return found;
     }

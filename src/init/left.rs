@@ -19,7 +19,8 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         } else {
             let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
             format!(
-                "the way to the registry is not open yet: see above for what to do; then: acr-cache-proxy init{flags}{}",
+                "the way to the registry is not open yet: see above for what to do; then: acr-cache-proxy init{flags}{}{}",
+                self.options.manner(),
                 self.root()
             )
         }
@@ -33,18 +34,19 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         let starts = self.does(Step::Service) && matches!(self.host.manager, Manager::Systemd { .. });
         let has_engines = self.does(Step::Engines) && !self.host.clients.is_empty();
         if has_engines && !starts && !self.is_served() {
-            format!("{flags} does the above but for the engines' files, because {}", self.running.lack())
+            format!("{flags} does the above but for the engines' files, because {}", self.lack())
         } else {
             format!("{flags} does all of the above")
         }
     }
 
-    /// Says what is left to do, or where to look next.
-    pub(super) fn end(&mut self) -> Result<(), Stop> {
+    /// Says what is left to do, or where to look next; `serves` says whether there is a proxy for engines.
+    pub(super) fn end(&mut self, serves: bool) -> Result<(), Stop> {
         if !self.host.is_root {
             let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
             self.left.push(format!(
-                "nothing was done, because you are not root: sudo acr-cache-proxy init{flags}{}",
+                "nothing was done, because you are not root: sudo acr-cache-proxy init{flags}{}{}",
+                self.options.manner(),
                 self.root()
             ));
         } else if self.talk.manner() == Manner::Show {
@@ -52,6 +54,9 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             self.left.push(format!("{why}: {}", self.by_yes()));
         }
         if self.left.is_empty() {
+            if !serves {
+                self.talk.say(&format!("\nNo pull comes through the proxy yet, because {}.\n", self.lack()))?;
+            }
             self.talk.say(&format!("\nWhether pulls get through, hop by hop{}\n", self.check_online()))?;
             let doctor = format!("acr-cache-proxy doctor{}", self.root());
             self.talk.say(&format!("Whether each engine comes here, and what is left to do for it: {doctor}\n"))?;

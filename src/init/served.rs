@@ -75,6 +75,8 @@ pub(super) enum Running {
     Unknown,
     /// The service runs, and listens somewhere else.
     Elsewhere,
+    /// The host's own proxy, which listens where another configuration says.
+    Former,
 }
 
 impl Running {
@@ -83,16 +85,19 @@ impl Running {
         let which = match self {
             Self::Same => "the unit has not started".to_owned(),
             Self::Other(ways) => format!("serves {ways} and not {wanted}"),
-            Self::Nothing | Self::Unknown | Self::Elsewhere => "does not say what it serves".to_owned(),
+            Self::Nothing | Self::Unknown | Self::Elsewhere | Self::Former => "does not say what it serves".to_owned(),
         };
         format!("another acr-cache-proxy, which {which},")
     }
 
-    /// Why no engine is to be sent there yet, a clause with what to do.
-    pub(super) fn lack(&self) -> String {
+    /// Why no engine is to be sent there yet, a clause with what to do; `remedy` has the proxy that runs go by the configuration.
+    pub(super) fn lack(&self, remedy: &str) -> String {
         match self {
             Self::Other(ways) => format!(
-                "the proxy that runs serves {ways} until it reads the new configuration: acr-cache-proxy reload, and run init again"
+                "the proxy that runs serves {ways} until it reads the new configuration: {remedy}, and run init again"
+            ),
+            Self::Former => format!(
+                "the proxy that runs does not listen there until it reads the new configuration: {remedy}, and run init again"
             ),
             Self::Elsewhere => {
                 "the service does not listen there: put that right, restart it, and run init again".to_owned()
@@ -104,12 +109,43 @@ impl Running {
     }
 }
 
+/// What makes the host's own proxy go by a configuration that it has not read; a clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It can read it while it runs.
+    Reload,
+    /// It cannot listen at the first address while it listens at the second.
+    Restart(SocketAddr, SocketAddr),
+}
+
+impl Unread {
+    /// What it takes from the configuration of `before` to this one.
+    pub(super) fn of(before: &Config, config: &Config) -> Self {
+        let overlaps = |address: SocketAddr| {
+            let other = addresses(before).find(|known| collide(*known, address) && *known != address)?;
+            Some(Self::Restart(address, other))
+        };
+        addresses(config).find_map(overlaps).unwrap_or(Self::Reload)
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reload => f.write_str("acr-cache-proxy reload"),
+            Self::Restart(new, old) => {
+                write!(f, "restart it, because a reload cannot have it listen on {new} in place of {old}")
+            }
+        }
+    }
+}
+
 /// What the proxy that listens at this address of the configuration serves: as the admin listener says, else as the host's configuration
 /// of `before` does, if by that one the proxy listens there.
 pub(super) fn look(config: &Config, before: Option<&Config>, address: SocketAddr) -> Running {
     let admins = [config.admin(), before.and_then(Config::admin)];
     let by_file = before.filter(|before| listens(before, address));
-    let served = admins.into_iter().flatten().find_map(status).or_else(|| by_file.map(Ways::of));
+    let served = admins.into_iter().flatten().find_map(ways).or_else(|| by_file.map(Ways::of));
     match served {
         Some(ways) if ways == Ways::of(config) => Running::Same,
         Some(ways) => Running::Other(ways),
@@ -135,14 +171,44 @@ pub(super) fn after_start(config: &Config) -> (Running, Option<String>) {
 
 /// Whether a proxy of this configuration listens there.
 pub(super) fn listens(config: &Config, address: SocketAddr) -> bool {
-    let clients = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
-    clients.chain(config.admin()).any(|known| collide(known, address))
+    addresses(config).any(|known| collide(known, address))
 }
 
-fn status(admin: SocketAddr) -> Option<Ways> {
+/// Where a proxy of this configuration listens, for clients first.
+pub(super) fn addresses(config: &Config) -> impl Iterator<Item = SocketAddr> {
+    let clients = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
+    clients.chain(config.admin())
+}
+
+/// Whether a proxy has its admin listener there.
+pub(super) fn answers(admin: SocketAddr) -> bool {
+    ways(admin).is_some()
+}
+
+/// Whether the proxy with this admin listener signs in to each registry as the configuration says, as far as it tells.
+pub(super) fn signs_in_as(config: &Config, admin: SocketAddr) -> bool {
+    let Some(status) = status(admin) else { return false };
+    let Some(registries) = status["registries"].as_array() else { return true };
+    config.upstreams().iter().all(|upstream| {
+        let (kind, id) = upstream.identity().kind().told();
+        // Where the configuration names no id, a variable may.
+        registries.iter().any(|told| {
+            let identity = &told["identity"];
+            told["domain"] == upstream.domain().authority()
+                && identity["kind"] == kind
+                && id.is_none_or(|id| identity["id"] == id)
+        })
+    })
+}
+
+fn ways(admin: SocketAddr) -> Option<Ways> {
+    Ways::told(&status(admin)?)
+}
+
+fn status(admin: SocketAddr) -> Option<Value> {
     let answer = port::ask(admin, "/status");
     let (_, body) = answer.split_once("\r\n\r\n")?;
-    Ways::told(&serde_json::from_str(body).ok()?)
+    serde_json::from_str(body).ok()
 }
 
 /// Why the proxy serves no pull, as its `/readyz` says it; `None` if it does, or does not tell. One that has just been started gets the time for

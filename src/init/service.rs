@@ -1,16 +1,22 @@
 //! The service: whether systemd runs here and knows the unit, and its start.
 
-use std::io;
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::process::Command;
 
-use super::served::Running;
+use super::ask::{Manner, Stop};
+use super::served::{self, Running, Unread};
+use super::{CONFIG, ENVIRONMENT, Init, Step};
+use crate::config::Config;
+use crate::environment_file::Variables;
 use crate::host::Host;
-use crate::installed::{self, OWN_UNIT};
+use crate::installed::{self, OWN_UNIT, RELOAD};
 use crate::unit::own::{self, Other};
 
 /// Starts the service now and at each boot.
-pub(super) const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
+const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
+/// Has it read its configuration where a reload cannot.
+const RESTART: &str = "systemctl restart acr-cache-proxy";
 
 /// How the service can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +42,9 @@ impl Manager {
         }
     }
 
-    /// What to do for its start, by this `command`, where that is not done from here, a sentence.
-    pub(super) fn by_hand(&self, running: &Running, command: &str, config: &str) -> String {
+    /// What to do for its start, by this `command`, where that is not done from here, a sentence. `remedy` has one that runs go by the
+    /// configuration.
+    fn by_hand(&self, running: &Running, command: &str, remedy: &str) -> String {
         let why = self.why_not().unwrap_or_default();
         let command = format!("have this run now and at each boot: {command}");
         match (self, running) {
@@ -46,7 +53,10 @@ impl Manager {
                 format!("The proxy runs already, and is not started at each boot from here, because {why}.")
             }
             (_, Running::Other(ways)) => format!(
-                "the service is not started, because {why}, and the acr-cache-proxy that runs serves {ways}: if it was started with /{config}, have it read that again: acr-cache-proxy reload; else end it, and {command}"
+                "the service is not started, because {why}, and the acr-cache-proxy that runs serves {ways}: if it was started with /{CONFIG}, have it read that again: {remedy}; else end it, and {command}"
+            ),
+            (_, Running::Former) => format!(
+                "the service is not started, because {why}, and the acr-cache-proxy that runs does not listen where /{CONFIG} says: have it read that again: {remedy}"
             ),
             (_, Running::Nothing | Running::Unknown | Running::Elsewhere) => {
                 format!("the service is not started, because {why}: {command}")
@@ -70,9 +80,77 @@ impl Manager {
     }
 }
 
+impl<R: BufRead, W: Write> Init<'_, R, W> {
+    /// Whether engines may be sent to the proxy without a start from here: it serves what the configuration says, or the host is another one.
+    pub(super) fn is_served(&self) -> bool {
+        self.running == Running::Same || self.host.manager == Manager::Elsewhere
+    }
+
+    /// Returns whether engines may be sent to the proxy.
+    pub(super) fn start(&mut self, config: &Config, is_new: bool) -> Result<bool, Stop> {
+        let Manager::Systemd { is_active } = self.host.manager else {
+            let how = self.host.manager.by_hand(&self.running, &self.command(), &self.remedy());
+            let is_left = self.host.is_root && self.talk.manner() != Manner::Show && !self.is_served();
+            // What is told at the end is told before only to whoever is asked about engines in between.
+            let asks = self.talk.manner() == Manner::Ask && self.does(Step::Engines) && !self.host.clients.is_empty();
+            if !is_left || asks {
+                self.talk.say(&format!("\n{how}\n"))?;
+            }
+            self.left.extend(is_left.then_some(how));
+            return Ok(self.is_served());
+        };
+        let mut commands = vec![ENABLE];
+        let is_stale = is_new || self.unread.is_some() || matches!(self.running, Running::Other(_));
+        let renew = if matches!(self.unread, Some(Unread::Restart(..))) { RESTART } else { RELOAD };
+        commands.extend((is_active && is_stale).then_some(renew));
+        self.talk.say(&format!("\nTo start the service, now and at each boot:\n  {}\n", commands.join("\n  ")))?;
+        if !self.agrees("Do it?", true)? {
+            return Ok(self.is_served());
+        }
+        for command in commands {
+            if let Err(cause) = run(command) {
+                let why = "the journal says why: journalctl --unit acr-cache-proxy --lines 20";
+                self.left.push(format!("{cause}: {why}"));
+                return Ok(false);
+            }
+        }
+        let (running, instead) = served::after_start(config);
+        self.running = running;
+        self.unread = None;
+        if let Some(instead) = instead {
+            self.left.push(elsewhere(&self.options.root, &self.host.config, &instead));
+            return Ok(false);
+        }
+        self.talk.say("The service runs.\n")?;
+        Ok(true)
+    }
+
+    /// The command that runs the proxy where no unit does, with the variables that the unit would have given it.
+    fn command(&self) -> String {
+        let plain = format!("acr-cache-proxy --config /{CONFIG}");
+        Variables::command(&Variables::read(&self.host.environment), &format!("/{ENVIRONMENT}"), &plain)
+    }
+
+    /// Says it if the proxy that is to serve the engines cannot yet. It may run with other variables than the way was tried with.
+    pub(super) fn look_whether_ready(&mut self, config: &Config) -> Result<(), Stop> {
+        let Some(why) = config.admin().filter(|_| self.host.is_this && self.is_open).and_then(served::unready) else {
+            return Ok(());
+        };
+        self.is_doubtful = true;
+        if self.talk.manner() == Manner::Ask {
+            self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
+        }
+        self.left.push(format!(
+            "the proxy that runs is not ready, and pulls go to the source or fail until it is: {why}; if it was started without the variables of {}, restart it with them",
+            self.host.environment.display()
+        ));
+        Ok(())
+    }
+}
+
 /// Why a service that runs does not serve what this configuration says, a sentence; `instead` says what it does, a
 /// clause.
-pub(super) fn elsewhere(root: &Path, config: &Path, instead: &str) -> String {
+fn elsewhere(root: &Path, config: &Path, instead: &str) -> String {
     let config = config.display().to_string();
     let why = match own::other(&Host::new(root.to_owned()), Some(&config), &[]) {
         Some(Other { file, flags, .. }) => {
@@ -84,7 +162,7 @@ pub(super) fn elsewhere(root: &Path, config: &Path, instead: &str) -> String {
 }
 
 /// Runs a command, as [`ENABLE`] is one, whose output is shown. The error is one sentence.
-pub(super) fn run(words: &str) -> Result<(), String> {
+fn run(words: &str) -> Result<(), String> {
     let mut parts = words.split(' ');
     let status = match parts.next() {
         Some(program) => Command::new(program).args(parts).status(),

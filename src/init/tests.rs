@@ -37,8 +37,24 @@ fn who_is_not_root_is_told_what_needs_it_sees_all_of_it_and_gets_the_command() {
     // Typed without the root, it would have prepared the live host.
     let command = "sudo acr-cache-proxy init --registry example.azurecr.io --source docker.io --prefix hub --source ghcr.io --prefix ''";
     let root_flag = root.path().display();
-    assert_eq!(left, [format!("nothing was done, because you are not root: {command} --root {root_flag}")]);
+    let so = "--skip try";
+    assert_eq!(left, [format!("nothing was done, because you are not root: {command} {so} --root {root_flag}")]);
     assert!(!root.path().join("etc").exists());
+}
+
+/// Its `--yes` and `--skip` were not in the command that was to be run by root.
+#[test]
+fn the_command_for_root_is_the_one_that_was_given() {
+    let root = tempfile::tempdir().expect("a directory");
+    let rules = vec![Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() }];
+    let registry = Some(WANTED.to_owned());
+    let skip = vec![Step::Try, Step::Engines];
+    let options = Options { registry, rules, yes: true, replace: true, skip, ..options(root.path()) };
+    let talk = Conversation::new(&b""[..], Vec::new(), Manner::Yes);
+    let left = Init::new(&options, talk, Found::look(&options, false)).go().expect("no end");
+    let flags =
+        "--registry example.azurecr.io --source docker.io --prefix hub --yes --replace --skip try --skip engines";
+    assert!(left.len() == 1 && left[0].contains(&format!("sudo acr-cache-proxy init {flags} --root ")), "{left:?}");
 }
 
 /// The service did not start, and engines had been sent to whatever listened there.
@@ -86,7 +102,10 @@ fn server(answer: String, unready: Option<&'static str>) -> SocketAddr {
 
 /// What a proxy answers, and its admin listener where it serves this registry.
 fn proxy(registry: &str) -> (SocketAddr, SocketAddr) {
-    let status = format!("{{\"routes\":[{{\"route\":\"docker.io\",\"registry\":\"{registry}\",\"prefix\":\"hub\"}}]}}");
+    let status = format!(
+        "{{\"routes\":[{{\"route\":\"docker.io\",\"registry\":\"{registry}\",\"prefix\":\"hub\"}}],\
+         \"registries\":[{{\"domain\":\"{registry}\",\"identity\":{{\"kind\":\"default chain\",\"id\":null}}}}]}}"
+    );
     let unready = (registry == UNREADY).then_some("{\"ready\":false,\"summary\":\"not ready: no token for it\"}");
     (server("{\"errors\":[{\"code\":\"UNSUPPORTED\"}]}".to_owned(), None), server(status, unready))
 }
@@ -239,6 +258,71 @@ fn a_proxy_that_has_not_read_the_new_configuration_gets_no_engine() {
     let serves = "serves docker.io -> other.azurecr.io/hub";
     assert!(left.iter().all(|left| left.contains(serves) && left.contains("acr-cache-proxy reload")), "{left:?}");
     assert!(!root.path().join("etc/containers").exists());
+}
+
+/// What `init` leaves to do, by these settings, on a host without systemd, and how its configuration is called.
+fn over(root: &Path, before: &Settings, settings: &Settings, skip: &[Step]) -> (Vec<String>, String) {
+    let path = root.join(CONFIG);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+    std::fs::write(&path, before.to_yaml()).expect("written");
+    let Settings { registry, rules, client_id, listen, admin } = settings.clone();
+    let (registry, listen, admin) = (Some(registry), Some(listen), Some(admin));
+    let skip = [&[Step::Try], skip].concat();
+    let options =
+        Options { registry, rules, client_id, listen, admin, yes: true, replace: true, skip, ..options(root) };
+    let manager = Manager::Absent("systemd does not run here");
+    let host = Found { is_this: true, manager, ..Found::look(&options, true) };
+    let talk = Conversation::new(&b""[..], Vec::new(), Manner::Yes);
+    let left = Init::new(&options, talk, host).go().expect("no end");
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), settings.to_yaml(), "{left:?}");
+    (left, path.display().to_string())
+}
+
+/// "The proxy runs already", with status 0, and it went by the configuration of before; or its own admin listener was "another program".
+#[test]
+fn a_proxy_that_does_not_go_by_the_new_configuration_is_told_with_the_command_that_makes_it() {
+    let (listen, admin) = proxy(WANTED);
+    let rules = vec![Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() }];
+    let before = Settings { registry: WANTED.to_owned(), rules, client_id: None, listen, admin };
+    let silent = Settings { admin: free(), ..before.clone() };
+    let moved = Settings { listen: free(), ..before.clone() };
+    let both = Settings { listen: free(), ..silent.clone() };
+    let wide = Settings { listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port()), ..before.clone() };
+    let identity = Settings { client_id: Some("11111111-2222-4333-8444-555555555555".to_owned()), ..before.clone() };
+    let reload = "does not go by CONFIG as it is now: acr-cache-proxy reload";
+    let does_not_listen =
+        "does not listen where /etc/acr-cache-proxy/config.yaml says: have it read that again: acr-cache-proxy reload";
+    let restart = format!("restart it, because a reload cannot have it listen on {} in place of {listen}", wide.listen);
+    for (what, from, to, skip, says) in [
+        ("the same", &before, &before, &[Step::Engines][..], None),
+        ("another admin listener", &before, &silent, &[Step::Engines], Some(reload)),
+        ("the same without a start", &before, &silent, &[Step::Engines, Step::Service], Some(reload)),
+        ("once more, and nobody has reloaded it", &silent, &silent, &[Step::Engines], Some(reload)),
+        ("another identity", &before, &identity, &[Step::Engines], Some(reload)),
+        ("once more", &identity, &identity, &[Step::Engines], Some(reload)),
+        ("another address for clients", &before, &moved, &[Step::Engines], Some(does_not_listen)),
+        ("once more", &moved, &moved, &[Step::Engines], Some(does_not_listen)),
+        ("the same without a start", &before, &moved, &[Step::Engines, Step::Service], Some(reload)),
+        ("other addresses", &before, &both, &[Step::Engines], Some(does_not_listen)),
+        ("an address that overlaps", &before, &wide, &[Step::Engines], Some(&restart)),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let (left, config) = over(root.path(), from, to, skip);
+        let says = says.map(|says| says.replace("CONFIG", &config));
+        assert_eq!(left.len(), usize::from(says.is_some()), "{what}: {left:?}");
+        assert!(says.is_none_or(|says| left[0].ends_with(&says)), "{what}: {left:?}");
+    }
+}
+
+/// The last lines were those of a host whose pulls come through the proxy.
+#[test]
+fn a_proxy_that_is_down_is_told_at_the_end_where_its_start_is_left_out() {
+    for (running, is_told) in [(None, true), (Some(WANTED), false)] {
+        let root = tempfile::tempdir().expect("a directory");
+        let (left, said) = without_systemd(root.path(), running, Manner::Ask, vec![Step::Try, Step::Service]);
+        let end = "\nNo pull comes through the proxy yet, because the proxy does not run yet: start it, and run init again.\n\nWhether ";
+        assert!(left.is_empty() && said.contains(end) == is_told, "{left:?} {said}");
+    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! whoever runs `init`.
 
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::environment_file::Variables;
@@ -42,8 +41,8 @@ pub(super) fn lacks(variables: &Variables, here: impl Iterator<Item = String>) -
     names
 }
 
-/// Tries the way by this text, which is or will be at the path. The error is one sentence.
-pub(super) fn go(text: &str, path: &Path, variables: &Variables) -> Result<Trial, String> {
+/// Tries the way by this text, which the report calls `place`. The error is one sentence.
+pub(super) fn go(text: &str, place: &str, variables: &Variables) -> Result<Trial, String> {
     let failed = |cause: io::Error| format!("check: {cause}");
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
@@ -63,7 +62,7 @@ pub(super) fn go(text: &str, path: &Path, variables: &Variables) -> Result<Trial
     // It ends within the limit of `check`.
     let output = child.wait_with_output().map_err(failed)?;
     let report = [output.stdout, output.stderr].concat();
-    let report = String::from_utf8_lossy(&report).replace(STDIN, &path.display().to_string());
+    let report = String::from_utf8_lossy(&report).replace(STDIN, place);
     Ok(Trial { report, is_open: output.status.success() })
 }
 

@@ -11,7 +11,9 @@ use acr_emulator::{Emulator, Image};
 use testkit::forward::ForwardProxy;
 use testkit::{CLIENT, SECRET, TENANT};
 
+mod engines;
 mod running;
+mod words;
 
 const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
 const DAEMON_JSON: &str = "etc/docker/daemon.json";
