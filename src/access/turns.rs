@@ -98,7 +98,7 @@ mod tests {
         assert_eq!((turns.len(), turns.len_of(ONE), turns.len_of(OTHER)), (6, 3, 2));
         let order: Vec<_> = std::iter::from_fn(|| turns.pop(|_, _| true)).collect();
         assert_eq!(order, [1, 4, 5, 2, 6, 3]);
-        assert!(turns.is_empty() && turns.len() == 0 && turns.queues.is_empty());
+        assert_eq!((turns.is_empty(), turns.len(), turns.queues.len()), (true, 0, 0));
     }
 
     #[test]

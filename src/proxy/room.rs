@@ -79,9 +79,9 @@ impl Share {
 
     /// The body, which takes its room until the last part of it is dropped. What has been taken beyond its length is given back.
     pub(crate) fn hold(mut self, body: Bytes) -> Bytes {
-        let spare = self.bytes.saturating_sub(body.len());
-        self.bytes -= spare;
-        self.room.held.fetch_sub(spare, Ordering::Relaxed);
+        let beyond = self.bytes.saturating_sub(body.len());
+        self.bytes -= beyond;
+        self.room.held.fetch_sub(beyond, Ordering::Relaxed);
         if body.is_empty() { body } else { Bytes::from_owner(Held { body, _share: self }) }
     }
 }
