@@ -20,6 +20,7 @@ mod network;
 mod rate;
 mod refusals;
 mod share;
+mod turns;
 
 use connected::Connected;
 use rate::Rates;
@@ -32,6 +33,7 @@ pub(crate) use network::{Network, Networks};
 pub(crate) use rate::Rate;
 pub(crate) use refusals::{Reason, Refusals};
 pub(crate) use share::Share;
+pub(crate) use turns::Turns;
 
 /// Connections that are refused, by these rules or because there are too many in all, and are given the time to read why; further
 /// ones are closed at once.

@@ -74,13 +74,13 @@ impl Store {
         let tokens = Arc::new(Tokens::default());
         let upkeep = Arc::clone(&tokens);
         runtime.spawn(async move { upkeep.run(Arc::new(GrantsAll { per_repository })).await });
-        runtime.block_on(tokens.token_for(REPOSITORY)).expect("the issuer grants every token");
+        runtime.block_on(tokens.token_for(REPOSITORY, None)).expect("the issuer grants every token");
         Self { runtime, tokens }
     }
 
     /// `Authorization` for the repository, as each request gets it.
     pub fn authorization(&self) -> HeaderValue {
-        let bearer = async { self.tokens.token_for(black_box(REPOSITORY)).await.map(|bearer| bearer.header()) };
+        let bearer = async { self.tokens.token_for(black_box(REPOSITORY), None).await.map(|bearer| bearer.header()) };
         self.runtime.block_on(bearer).expect("the token is there")
     }
 }

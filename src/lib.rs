@@ -64,7 +64,7 @@
 //!     token::state                 what they are now: one value, published by that task, read without a lock
 //!     token::refresh               that task: renews tokens before they end
 //!       eviction, outcome            which repositories lose their token, and what follows from a call
-//!     token::table, pending        tokens of single repositories, and who waits for a first one, in order of arrival
+//!     token::table, pending        tokens of single repositories, and who waits for a first one, in turns of clients
 //!     token::schedule, backoff     when a token is renewed, and the pauses between failures
 //!     token::report                what the log says of failures
 //!     token::slot                  one token, as requests read it
@@ -143,7 +143,7 @@
 //!   network, client                  networks of addresses; who counts as one client
 //!   certificate                      names of client certificates
 //!   bounds                           what everybody keeps to
-//!   connected, share, rate           the connections of each client, its requests under way, its requests a second
+//!   connected, share, rate, turns    the connections of each client, its requests under way, those a second, whose turn is next
 //!   refusals                         what was refused, by reason, and which of it has a line in the log
 //! peer                             what TLS has told about the client of a connection
 //! load                             connections and requests under way: counted, bounded, awaited by the drain

@@ -6,7 +6,7 @@
 //!
 //! There is one token for all repositories, or one for each: in ABAC mode, and where the registry refuses the one for all
 //! and accepts one for the repository. Repositories that have a token are in a table (`token::table`); those that have none
-//! yet wait for their first call in a queue (`token::pending`).
+//! yet wait for their first call, in turns of their clients (`token::pending`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use log::info;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::Client;
 use crate::config::DEFAULT_TOKEN_WAIT;
 use crate::failure::{Failure, Hop};
 use crate::secret::Secret;
@@ -172,13 +173,13 @@ impl Tokens {
     }
 
     /// A token that can pull `repository` (its name in the registry): at once if there is one, else after the calls that
-    /// are under way, within the store's limit. If these have failed for half a minute, or for a reason that somebody has
+    /// are under way, within the store's limit, in which the client takes its turn. If these have failed for half a minute, or for a reason that somebody has
     /// to act on, the answer is [`Unavailable`] at once, so that the client can use its next endpoint.
-    pub(crate) async fn token_for(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
+    pub(crate) async fn token_for(&self, repository: &str, client: Option<Client>) -> Result<Arc<Bearer>, Unavailable> {
         match self.cached(repository) {
             Some(bearer) => Ok(bearer),
             // Boxed, because it is rare and its future would make every request's larger.
-            None => Box::pin(self.awaited(repository)).await,
+            None => Box::pin(self.awaited(repository, client)).await,
         }
     }
 
@@ -211,12 +212,12 @@ impl Tokens {
         Duration::from_millis(self.wait.load(Ordering::Relaxed))
     }
 
-    async fn awaited(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
+    async fn awaited(&self, repository: &str, client: Option<Client>) -> Result<Arc<Bearer>, Unavailable> {
         let deadline = Instant::now() + self.wait();
         // The last subscription lives until the next one is made: a repository without one loses its place in the queue.
         let mut joined;
         loop {
-            joined = self.join(repository)?;
+            joined = self.join(repository, client)?;
             let (slot, changed) = &mut joined;
             slot.used.store(self.clock(), Ordering::Relaxed);
             if let Some(verdict) = self.verdict(slot, deadline) {
@@ -271,15 +272,16 @@ impl Tokens {
     pub(crate) async fn replace(
         &self,
         repository: &str,
+        client: Option<Client>,
         seen: &Bearer,
         left: Duration,
     ) -> Result<Option<Arc<Bearer>>, Unavailable> {
         if !seen.own && self.per_repository.load(Ordering::Acquire) {
-            return self.repository_token(repository, left).await;
+            return self.repository_token(repository, client, left).await;
         }
         // Subscribed before the background task hears of the 401: it evicts an idle slot that no request waits for.
         let (slot, _waits) = match seen.own {
-            true => self.join_own(repository)?,
+            true => self.join_own(repository, client)?,
             false => (Arc::clone(&self.wildcard), self.wildcard.changed.subscribe()),
         };
         if slot.refused.load(Ordering::Acquire) < seen.number {
@@ -300,9 +302,10 @@ impl Tokens {
     pub(crate) async fn repository_token(
         &self,
         repository: &str,
+        client: Option<Client>,
         left: Duration,
     ) -> Result<Option<Arc<Bearer>>, Unavailable> {
-        let (slot, _waits) = self.join_own(repository)?;
+        let (slot, _waits) = self.join_own(repository, client)?;
         slot.used.store(self.clock(), Ordering::Relaxed);
         let refused = slot.good(Instant::now()).filter(|bearer| bearer.rejected.load(Ordering::Acquire));
         let mut after = 0;
@@ -403,15 +406,15 @@ impl Tokens {
     }
 
     /// The slot that serves a repository, and its changes from now on.
-    fn join(&self, repository: &str) -> Result<Joined, Unavailable> {
+    fn join(&self, repository: &str, client: Option<Client>) -> Result<Joined, Unavailable> {
         if self.per_repository.load(Ordering::Acquire) {
-            return self.join_own(repository);
+            return self.join_own(repository, client);
         }
         Ok((Arc::clone(&self.wildcard), self.wildcard.changed.subscribe()))
     }
 
     /// The same for the repository's own slot. If it has none it joins the queue.
-    fn join_own(&self, repository: &str) -> Result<Joined, Unavailable> {
+    fn join_own(&self, repository: &str, client: Option<Client>) -> Result<Joined, Unavailable> {
         let joined = |slot: &Arc<Slot>| (Arc::clone(slot), slot.changed.subscribe());
         if let Some(joined) = self.table.read(repository, joined) {
             return Ok(joined);
@@ -421,7 +424,7 @@ impl Tokens {
         if let Some(joined) = self.table.read(repository, joined) {
             return Ok(joined);
         }
-        let Some((joined, is_new)) = pending.join(repository, self.clock()) else {
+        let Some((joined, is_new)) = pending.join(repository, client, self.clock()) else {
             let message = "access token: too many repositories wait for their first one";
             return Err(Unavailable::after(Some(Arc::new(Failure::new(Hop::Token, message.to_owned())))));
         };

@@ -69,14 +69,28 @@ impl Rewriting {
         if self.passes && self.buffer.is_empty() {
             return Some(part);
         }
+        let length = self.buffer.len() + part.len();
+        self.passes |= length > self.kind.limit();
+        let room = if self.passes { length } else { self.room_for(length) };
+        self.buffer.reserve_exact(room - self.buffer.len());
         self.buffer.extend_from_slice(&part);
-        self.passes |= self.buffer.len() > self.kind.limit();
         self.passes.then(|| std::mem::take(&mut self.buffer).into())
     }
 
-    /// How many bytes it holds once it has taken so many more; 0 if it holds none any more.
+    /// How many bytes it takes once it has got so many more, those included that it has only room for; 0 if it holds none any more.
     pub fn will_hold(&self, more: usize) -> usize {
-        if self.passes { 0 } else { self.buffer.len() + more }
+        if self.passes { 0 } else { self.room_for(self.buffer.len() + more) }
+    }
+
+    /// Of a body as long as this, what the buffer has room for: a quarter more than before, so that it is seldom moved and little of it
+    /// is empty, and no more than the body can come to.
+    fn room_for(&self, length: usize) -> usize {
+        let room = self.buffer.capacity();
+        if length <= room {
+            return room;
+        }
+        let most = self.announced.unwrap_or(self.kind.limit());
+        length.max((room + room / 4).min(most))
     }
 
     /// From now on it holds nothing more: the body is passed on unchanged.
@@ -193,6 +207,24 @@ mod tests {
                     assert!(through(&SHORTER, kind, packed, has_length, body, 16 << 10) == body, "{kind:?} {packed}");
                 }
             }
+        }
+    }
+
+    /// It doubled what it had, of which half was counted, and handed out twice as much as it was over its limit by.
+    #[test]
+    fn a_buffer_held_twice_as_much_as_was_counted() {
+        for announced in [None, Some(MAX_TAGS as u64)] {
+            let mut rewriting = Rewriting::new(BodyKind::Tags, false, announced).expect("a list");
+            let part = Bytes::from(vec![b'x'; 60_000]);
+            let passed = loop {
+                let (length, counted) = (rewriting.buffer.len() + part.len(), rewriting.will_hold(part.len()));
+                let passed = rewriting.feed(part.clone());
+                assert!(rewriting.buffer.capacity() <= counted && counted <= length + length / 4, "{length} {counted}");
+                if let Some(passed) = passed {
+                    break passed.try_into_mut().expect("nobody else has it");
+                }
+            };
+            assert!(passed.len() > MAX_TAGS && passed.capacity() == passed.len(), "{}", passed.capacity());
         }
     }
 

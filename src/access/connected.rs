@@ -58,11 +58,6 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Whose it is.
-    pub(crate) fn client(&self) -> Client {
-        self.client
-    }
-
     /// Counts one more handshake until the guard is dropped. How many are under way with it.
     pub(super) fn shake_hands(&self) -> (Handshaking, usize) {
         let before = self.under_way.handshakes.fetch_add(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ pub(crate) enum Share {
 
 impl Share {
     /// Whether a client may have so many of its own while so many places are left. One it may always have.
-    pub(super) fn covers(self, own: usize, left: usize) -> bool {
+    pub(crate) fn covers(self, own: usize, left: usize) -> bool {
         match self {
             Self::Fair => own <= (left * TIMES_LEFT).max(1),
             Self::AtMost(most) => own <= most.get(),

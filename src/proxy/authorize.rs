@@ -33,7 +33,7 @@ pub(crate) async fn ready(admitted: &mut Admitted) -> Result<(), Trouble> {
 /// The token for the request; waits for it if a call is under way.
 async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
     let tokens = &admitted.destination.upstream.tokens;
-    match tokens.token_for(admitted.target.repository()).await {
+    match tokens.token_for(admitted.target.repository(), admitted.client).await {
         Ok(bearer) => {
             admitted.attempts.authorize(bearer);
             Ok(())
@@ -76,7 +76,7 @@ enum Replaced {
 /// Another token in place of the one that was answered with 401, if any can help.
 async fn replace(
     response: &ResponseHeader,
-    Admitted { target, destination, attempts }: &mut Admitted,
+    Admitted { target, destination, client, attempts }: &mut Admitted,
 ) -> Result<Replaced, Unavailable> {
     let tokens: &Tokens = &destination.upstream.tokens;
     let repository = target.repository();
@@ -87,7 +87,7 @@ async fn replace(
         return Ok(Replaced::No);
     }
     if !attempts.is_renewed()
-        && let Some(newer) = tokens.replace(repository, &seen, left).await?
+        && let Some(newer) = tokens.replace(repository, *client, &seen, left).await?
     {
         attempts.renew(newer);
         return Ok(Replaced::Yes);
@@ -96,7 +96,7 @@ async fn replace(
     if seen.is_own() || !asks_for_it() {
         return Ok(Replaced::No);
     }
-    match tokens.repository_token(repository, left).await {
+    match tokens.repository_token(repository, *client, left).await {
         Ok(Some(token)) => {
             attempts.use_repository_token(token);
             Ok(Replaced::Yes)

@@ -20,7 +20,7 @@ use super::room::Share;
 use super::span::Begun;
 use super::target::Target;
 use super::trace::Trace;
-use crate::access::UnderWay;
+use crate::access::{Client, UnderWay};
 use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
 use crate::token::Bearer;
@@ -98,6 +98,8 @@ pub(crate) struct Admitted {
     pub target: Target,
     /// Which registry it goes to, and how the route wants that. Does not change, even if the routes do.
     pub destination: Arc<Destination>,
+    /// Whose it is, if that has an address: who waits for something that is scarce takes turns by it.
+    pub client: Option<Client>,
     /// What changes from try to try.
     pub attempts: Attempts,
 }
@@ -237,8 +239,8 @@ impl Context {
 
     /// The request goes to a registry.
     pub(crate) fn admit(&mut self, target: Target, destination: Arc<Destination>) {
-        self.admitted =
-            Some(Admitted { target, destination, attempts: Attempts::new(self.started).of_trace(self.trace.clone()) });
+        let (client, attempts) = (self.client().map(Client::from), Attempts::new(self.started));
+        self.admitted = Some(Admitted { target, destination, client, attempts: attempts.of_trace(self.trace.clone()) });
     }
 
     /// The admitted request. Pingora comes to no phase that asks for it before [`Self::admit`].

@@ -22,8 +22,7 @@ use super::fail::Trouble;
 use super::foreign::is_redirect;
 use super::refused::Refused;
 use super::registry_error::RegistryError;
-use super::{authorize, call, forward, probe, retry, served};
-use crate::access::Client;
+use super::{authorize, call, forward, probe, retry};
 use crate::answer::is_page_of_another;
 use crate::cache::{Entry, Fetched, Freshness, Kind, Origin, Part, Purged, Reason};
 use crate::net::USER_AGENT;
@@ -52,8 +51,6 @@ pub(crate) struct Read {
     admitted: Admitted,
     part: Part,
     trip: Arc<OnceLock<Trip>>,
-    /// Who has begun it, if that has an address.
-    client: Option<Client>,
     /// Of a prefetch, which nobody waits for.
     place: Option<image::Place>,
 }
@@ -65,10 +62,10 @@ impl Read {
         let admitted = Admitted {
             target: admitted.target.clone(),
             destination: Arc::clone(&admitted.destination),
+            client: admitted.client,
             attempts: Attempts::new(Instant::now()).of_trace(admitted.attempts.trace().cloned()),
         };
-        let client = served::place().map(|place| place.client());
-        (Self { admitted, part, trip: Arc::clone(&trip), client, place: None }, trip)
+        (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
     }
 
     /// Asks as soon as it may: once it has its turn within the budget, and then a place among the flights. While it waits for its turn
@@ -78,7 +75,7 @@ impl Read {
         let health = &destination.upstream.health;
         authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
         // In a box: this would have room for it three times over.
-        health.in_place(self.client, Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
+        health.in_place(self.admitted.client, Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
     }
 
     /// Asks until there is an answer that is whole, or until the registry is known to be down. Storage is not the registry.

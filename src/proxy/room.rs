@@ -77,8 +77,11 @@ impl Share {
         true
     }
 
-    /// The body, which takes its room until the last part of it is dropped.
-    pub(crate) fn hold(self, body: Bytes) -> Bytes {
+    /// The body, which takes its room until the last part of it is dropped. What has been taken beyond its length is given back.
+    pub(crate) fn hold(mut self, body: Bytes) -> Bytes {
+        let beyond = self.bytes.saturating_sub(body.len());
+        self.bytes -= beyond;
+        self.room.held.fetch_sub(beyond, Ordering::Relaxed);
         if body.is_empty() { body } else { Bytes::from_owner(Held { body, _share: self }) }
     }
 }
@@ -120,7 +123,9 @@ mod tests {
             assert_eq!(share.grow(length), is_there, "{length}");
         }
         assert_eq!(held(), 60);
+        assert!(share.grow(90));
         let body = share.hold(Bytes::from(vec![b'x'; 60]));
+        assert_eq!(held(), 60, "the rest was empty");
         let part = body.slice(10..20);
         drop(body);
         assert_eq!((held(), part.len()), (60, 10));

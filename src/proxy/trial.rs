@@ -133,7 +133,7 @@ impl Trial {
         if let Some(storage) = storage {
             attempts.follow(storage);
         }
-        let mut admitted = Admitted { target, destination: Arc::clone(&self.destination), attempts };
+        let mut admitted = Admitted { target, destination: Arc::clone(&self.destination), client: None, attempts };
         let request = request().map_err(trouble)?;
         let calls = Arc::clone(&self.destination.calls);
         loop {

@@ -4,11 +4,11 @@
 //! Each request and each answer is one packet, so that neither has to say where it ends.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
 /// The longest answer: a name for each of some thousand registries. The kernel takes so much at once.
 const MAX_ANSWER: usize = 128 << 10;
@@ -50,8 +50,12 @@ pub(super) fn pair(step: Duration) -> io::Result<(Asking, OwnedFd)> {
 }
 
 impl Asking {
-    /// Its answer is that of [`Self::answer`].
+    /// Its answer is that of [`Self::answer`]. `InvalidData` if there is one before the question, which says nothing about it.
     pub(super) fn send(&self, request: Request) -> io::Result<()> {
+        let there = recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK);
+        if there.is_ok_and(|length| length > 0) {
+            return Err(io::Error::new(ErrorKind::InvalidData, "it answers before it is asked"));
+        }
         (&self.0).write_all(request.word().as_bytes())
     }
 
@@ -114,7 +118,9 @@ mod tests {
         answering.join().expect("it ends");
         let (asking, other) = pair(Duration::from_millis(1)).expect("a pair");
         assert_eq!(asking.answer().expect("no answer yet"), None);
-        drop(other);
-        assert!(asking.answer().is_err() && asking.send(Request::Serve).is_err());
+        UnixStream::from(other).write_all(END.as_bytes()).expect("sent");
+        let unasked = asking.send(Request::Serve).expect_err("an answer to nothing");
+        assert_eq!(unasked.kind(), ErrorKind::InvalidData);
+        assert!(asking.answer().is_ok() && asking.answer().is_err() && asking.send(Request::Serve).is_err());
     }
 }

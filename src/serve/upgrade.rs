@@ -154,6 +154,9 @@ impl NewProcess {
                     sleep(if request == Request::Unreached { REACH_STEP } else { STEP });
                     request = next;
                 }
+                Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                    return Err(format!("process {pid} is no acr-cache-proxy, or fails: {cause}: install it again"));
+                }
                 // It is ending, which takes a moment.
                 Err(cause) => {
                     obstacle.why = format!("it cannot be asked: {cause}");
@@ -173,11 +176,17 @@ impl NewProcess {
     /// It has no request left that is not answered. From its return on, it goes on whatever becomes of this value.
     fn serve(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + SERVE_LIMIT;
-        self.asking.send(Request::Serve)?;
-        while self.asking.answer()?.is_none() {
-            if Instant::now() >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
+        // One that ends after its word is found by another question: nobody would serve if this process ended, too.
+        for request in [Request::Serve, Request::Unready] {
+            self.asking.send(request)?;
+            while self.asking.answer()?.is_none() {
+                if Instant::now() >= deadline {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
             }
+        }
+        if has_ended(self.child.as_ref().ok_or(io::ErrorKind::NotFound)?.id())? {
+            return Err(io::Error::other("it has ended"));
         }
         self.child = None;
         Ok(())

@@ -197,7 +197,7 @@ impl<'a> Refresher<'a> {
         }
     }
 
-    /// Starts calls for repositories that wait for their first token, in order of arrival.
+    /// Starts calls for repositories that wait for their first token, in turns of the clients that wait for them.
     fn start_first_calls(&mut self, now: Instant) {
         while self.calls.len() < MAX_CALLS && self.first_calls < MAX_FIRST_CALLS {
             let Some((name, slot)) = self.tokens.pending().next() else { return };

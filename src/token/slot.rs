@@ -1,14 +1,17 @@
 //! The access token of one scope: requests read it, the background task writes it.
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memmem::find;
 use oci::quote::{Sent, Sieve};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::state::Failing;
 use super::{Granted, as_millis};
@@ -87,9 +90,15 @@ impl Bearer {
     /// that means to give the token away has more of them than a search.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let token = self.token().as_bytes();
-        let has_it = |value: &HeaderValue| value.as_bytes().windows(token.len()).any(|part| part == token);
+        // A search takes as long as both of them together. It is made of the token each time, because one that is kept has a copy of the
+        // token, which nothing wipes.
+        let has_it = |value: &HeaderValue| value.len() >= token.len() && find(value.as_bytes(), token).is_some();
+        let lower = OnceCell::new();
         let is_named = |name: &HeaderName| {
-            name.as_str().as_bytes().windows(token.len()).any(|part| part.eq_ignore_ascii_case(token))
+            let name = name.as_str().as_bytes();
+            // Names are in lower case.
+            let lower = || lower.get_or_init(|| Zeroizing::new(token.to_ascii_lowercase()));
+            name.len() >= token.len() && find(name, lower()).is_some()
         };
         token.len() >= MIN_LOOKED_FOR && (headers.values().any(has_it) || headers.keys().any(is_named))
     }
@@ -191,16 +200,21 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
 
+    fn bearing(token: &str) -> Bearer {
+        let token = Secret::new(token.to_owned());
+        let granted = Granted { token, lifetime: Duration::from_secs(60), per_repository: false };
+        Bearer::of(&granted, false).expect("a header may carry it")
+    }
+
+    fn value(text: &str) -> HeaderValue {
+        text.parse().expect("a value")
+    }
+
     /// docs/security.md says the same.
     #[test]
     fn in_a_header_the_whole_token_is_found_as_it_is_and_in_no_other_spelling() {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl-_c";
-        let granted = |token: &str| Granted {
-            token: Secret::new(token.to_owned()),
-            lifetime: Duration::from_secs(60),
-            per_repository: false,
-        };
-        let bearer = Bearer::of(&granted(token), false).expect("a header may carry it");
+        let bearer = bearing(token);
         let (half, rest) = token.split_at(30);
         for (name, value, expected) in [
             ("etag", token.to_owned(), true),
@@ -220,7 +234,19 @@ mod tests {
             assert_eq!(bearer.is_in(&headers), expected, "{name}: {value}");
         }
         // A few letters may be there by chance.
-        let short = Bearer::of(&granted("abc"), false).expect("a header may carry it");
-        assert!(!short.is_in(&HeaderMap::from_iter([(http::header::ETAG, "abc".parse().expect("a value"))])));
+        assert!(!bearing("abc").is_in(&HeaderMap::from_iter([(http::header::ETAG, value("abc"))])));
+    }
+
+    /// At each byte it began to compare anew, and the only thread did nothing else for a second. So it would go on here for minutes.
+    #[test]
+    fn a_token_and_headers_that_agree_for_long_stopped_the_thread_that_compared_them() {
+        let (same, last) = ("a".repeat(2 << 20), "B");
+        let headers = HeaderMap::from_iter([(http::header::ETAG, value(&same.repeat(2)))]);
+        assert!(!bearing(&[&same, last].concat()).is_in(&headers));
+        let (same, longest) = ("a".repeat(30_000), "a".repeat(60_000));
+        let names = (0..40).map(|number| HeaderName::try_from(format!("{longest}{number}")).expect("a name"));
+        let headers: HeaderMap = names.map(|name| (name, value("x"))).collect();
+        assert!(!bearing(&[&same, last].concat()).is_in(&headers));
+        assert!(bearing(&[&same, "A39"].concat()).is_in(&headers));
     }
 }

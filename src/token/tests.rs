@@ -104,7 +104,7 @@ fn store_that_waits(wait: Duration, fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
 }
 
 async fn text(tokens: &Tokens, repository: &str) -> String {
-    let bearer = tokens.token_for(repository).await.expect("a token");
+    let bearer = tokens.token_for(repository, None).await.expect("a token");
     bearer.header().to_str().expect("text").to_owned()
 }
 
@@ -157,7 +157,7 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
     sleep(ACCESS_LIFE - Duration::from_secs(2)).await;
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
     sleep(Duration::from_secs(2)).await;
-    assert!(tokens.token_for("hub/x").await.is_err(), "an ended token is not served");
+    assert!(tokens.token_for("hub/x", None).await.is_err(), "an ended token is not served");
     fake.break_login(None);
     fake.break_access(None);
     sleep(Duration::from_secs(60)).await;
@@ -178,7 +178,7 @@ async fn requests_wait_for_a_passing_failure_and_not_for_a_permanent_one() {
         fake.break_login(broken);
         let (tokens, _) = store_that_waits(wait, fake);
         let before = Instant::now();
-        let unavailable = tokens.token_for("hub/x").await.expect_err("no token");
+        let unavailable = tokens.token_for("hub/x", None).await.expect_err("no token");
         assert_eq!(before.elapsed(), waits);
         assert_eq!(
             unavailable.failure.as_ref().map(|failure| failure.message.contains(says.unwrap_or_default())),

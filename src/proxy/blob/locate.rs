@@ -155,6 +155,7 @@ mod tests {
         Admitted {
             target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
             destination: Arc::new(Destination::example(0, Blobs::Proxy, None)),
+            client: None,
             attempts: Attempts::new(started),
         }
     }

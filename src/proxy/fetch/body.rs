@@ -42,7 +42,13 @@ pub(crate) async fn read(upstream: &mut HttpSession, response: &ResponseHeader, 
             match upstream.read_body_ref().await {
                 Ok(Some(part)) if body.len() + part.len() > limit => return Err(Body::TooLarge),
                 Ok(Some(part)) if !share.grow(body.len() + part.len()) => return Err(Body::NoRoom),
-                Ok(Some(part)) => body.extend_from_slice(part),
+                Ok(Some(part)) => {
+                    body.extend_from_slice(part);
+                    // It may have doubled.
+                    if !share.grow(body.capacity()) {
+                        return Err(Body::NoRoom);
+                    }
+                }
                 Ok(None) => return Ok(()),
                 Err(_) => return Err(Body::BrokeOff),
             }

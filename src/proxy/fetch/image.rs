@@ -77,9 +77,8 @@ impl Read {
         let destination = Arc::clone(&self.admitted.destination);
         let path = target.path().to_owned();
         let attempts = Attempts::new(Instant::now());
-        let admitted = Admitted { target, destination, attempts };
-        let client = self.client;
-        let read = || Read { admitted, part, trip: Arc::default(), client, place: Some(place) };
+        let admitted = Admitted { target, destination, client: self.admitted.client, attempts };
+        let read = || Read { admitted, part, trip: Arc::default(), place: Some(place) };
         kept.cache.prefetch(self.key(part, &path), &kept.lifetimes, read);
     }
 

@@ -32,6 +32,7 @@ fn read_by(path: &str, blobs: Blobs, kept: Option<Kept>) -> Read {
     let admitted = Admitted {
         target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
         destination: Arc::new(Destination::example(7, blobs, kept)),
+        client: None,
         attempts: Attempts::new(Instant::now()),
     };
     let part = match path.split('/').nth(3) {

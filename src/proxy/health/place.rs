@@ -1,19 +1,17 @@
 //! How many flights to a registry are under way at once. Where there is no place left, clients take turns for the next ones: one that
 //! asks for much waits for itself, and not everybody for it.
 
-use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ahash::RandomState;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::turn::MAX_WAIT;
-use crate::access::Client;
+use crate::access::{Client, Turns};
 
 /// Flights to one registry at once. What its tier allows, 83 to 167 reads a second, is within it even if each takes a second.
 /// After an outage thousands of answers are stale, and whoever asks for them must not ask all at once.
@@ -30,16 +28,8 @@ struct Shared {
     free: AtomicUsize,
     /// Whether flights wait. While none does, nobody takes the lock.
     is_waited_for: AtomicBool,
-    queues: Mutex<Queues>,
-}
-
-/// Who waits; those who have given up stay until it is their client's turn. There are no more than flights may begin meanwhile.
-#[derive(Default)]
-struct Queues {
-    /// Of each client that waits, in order of arrival; `None` is one without an address.
-    clients: HashMap<Option<Client>, VecDeque<oneshot::Sender<Place>>, RandomState>,
-    /// Whose turn it is, one after the other.
-    turns: VecDeque<Option<Client>>,
+    /// Who waits; those who have given up stay until it is their client's turn. There are no more than flights may begin meanwhile.
+    waiting: Mutex<Turns<oneshot::Sender<Place>>>,
 }
 
 /// A flight's, until it is dropped.
@@ -47,7 +37,7 @@ struct Place(Arc<Shared>);
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { free: AtomicUsize::new(MAX_PLACES), is_waited_for: AtomicBool::new(false), queues: Mutex::default() }
+        Self { free: AtomicUsize::new(MAX_PLACES), is_waited_for: AtomicBool::new(false), waiting: Mutex::default() }
     }
 }
 
@@ -76,7 +66,7 @@ impl Places {
     /// Brings one when it is the client's turn.
     fn wait(&self, client: Option<Client>) -> oneshot::Receiver<Place> {
         let (sender, receiver) = oneshot::channel();
-        self.0.give(|queues| queues.push(client, sender));
+        self.0.give(|waiting| waiting.push(client, sender));
         receiver
     }
 }
@@ -87,63 +77,36 @@ impl Shared {
         self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| free.checked_sub(1)).is_ok()
     }
 
-    /// Changes the queues, and gives what is free to those whose turn it is.
+    /// Changes who waits, and gives what is free to those whose turn it is.
     ///
     /// Who gives a place back makes it free before it looks whether somebody waits, and who waits says so before it looks for a
     /// free place: one of the two finds the other.
-    fn give(self: &Arc<Self>, change: impl FnOnce(&mut Queues)) {
+    fn give(self: &Arc<Self>, change: impl FnOnce(&mut Turns<oneshot::Sender<Place>>)) {
         // Nothing panics while it holds the lock.
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut queues);
-        self.is_waited_for.store(!queues.turns.is_empty(), Ordering::SeqCst);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut waiting);
+        self.is_waited_for.store(!waiting.is_empty(), Ordering::SeqCst);
         let mut left = None;
-        while !queues.turns.is_empty() && self.take() {
-            left = queues.give(Place(Arc::clone(self)));
+        while !waiting.is_empty() && self.take() {
+            left = hand_on(&mut waiting, Place(Arc::clone(self)));
         }
-        self.is_waited_for.store(!queues.turns.is_empty(), Ordering::SeqCst);
+        self.is_waited_for.store(!waiting.is_empty(), Ordering::SeqCst);
         // It takes the lock if somebody waits by now.
-        drop(queues);
+        drop(waiting);
         drop(left);
     }
 }
 
-impl Queues {
-    fn push(&mut self, client: Option<Client>, waits: oneshot::Sender<Place>) {
-        let queue = self.clients.entry(client).or_default();
-        if queue.is_empty() {
-            self.turns.push_back(client);
+/// Gives the place to who has its turn; back if nobody wants it.
+fn hand_on(waiting: &mut Turns<oneshot::Sender<Place>>, mut place: Place) -> Option<Place> {
+    while let Some(next) = waiting.pop(|_, waits| !waits.is_closed()) {
+        match next.send(place) {
+            Ok(()) => return None,
+            // It has just given up.
+            Err(back) => place = back,
         }
-        queue.push_back(waits);
     }
-
-    /// Gives the place to who has its turn; back if nobody wants it.
-    fn give(&mut self, mut place: Place) -> Option<Place> {
-        while let Some(next) = self.pop() {
-            match next.send(place) {
-                Ok(()) => return None,
-                // It has just given up.
-                Err(back) => place = back,
-            }
-        }
-        Some(place)
-    }
-
-    /// The oldest flight of the client that has its turn, which then waits for its next one.
-    fn pop(&mut self) -> Option<oneshot::Sender<Place>> {
-        while let Some(client) = self.turns.pop_front() {
-            let Some(queue) = self.clients.get_mut(&client) else { continue };
-            let next = std::iter::from_fn(|| queue.pop_front()).find(|waits| !waits.is_closed());
-            if queue.is_empty() {
-                self.clients.remove(&client);
-            } else {
-                self.turns.push_back(client);
-            }
-            if next.is_some() {
-                return next;
-            }
-        }
-        None
-    }
+    Some(place)
 }
 
 impl Drop for Place {

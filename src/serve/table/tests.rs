@@ -87,8 +87,8 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
     let mut next = async || queue.recv().await.expect("an upkeep").run();
     let (upkeep_of_stays, upkeep_of_goes) = (tokio::spawn(next().await), tokio::spawn(next().await));
     let (staying, going) = (destination(&table, "ghcr.io"), destination(&table, "docker.io"));
-    let kept = staying.upstream.tokens.token_for("ghcr/org/app").await.expect("a token");
-    let refused = going.upstream.tokens.token_for("hub/org/app").await.expect("a token");
+    let kept = staying.upstream.tokens.token_for("ghcr/org/app", None).await.expect("a token");
+    let refused = going.upstream.tokens.token_for("hub/org/app", None).await.expect("a token");
 
     let after = settings(&[
         ("ghcr.io", &stays, "prefix: other, blobs: proxy"),
@@ -101,7 +101,7 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
     let staying_on = destination(&table, "ghcr.io");
     assert!(Arc::ptr_eq(&staying.upstream, &staying_on.upstream));
     assert!(Arc::ptr_eq(&staying.meter, &staying_on.meter), "its series go on");
-    let token = staying_on.upstream.tokens.token_for("other/org/app").await.expect("the same token");
+    let token = staying_on.upstream.tokens.token_for("other/org/app", None).await.expect("the same token");
     assert!(Arc::ptr_eq(&token, &kept));
     assert_eq!(token_calls(&stays), 1);
     assert!(
@@ -111,10 +111,10 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
 
     let coming = destination(&table, "docker.io");
     assert!(Arc::ptr_eq(&coming.upstream, &destination(&table, "quay.io").upstream), "one for both its routes");
-    coming.upstream.tokens.token_for("hub/org/app").await.expect("the new registry's token");
+    coming.upstream.tokens.token_for("hub/org/app", None).await.expect("the new registry's token");
 
     // The request that is under way meets a 401: its registry still gives it another token.
-    let renewed = going.upstream.tokens.replace("hub/org/app", &refused, LIMIT).await;
+    let renewed = going.upstream.tokens.replace("hub/org/app", None, &refused, LIMIT).await;
     assert!(renewed.expect("a token").is_some());
     assert!(!upkeep_of_goes.is_finished());
     drop(going);

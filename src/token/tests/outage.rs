@@ -85,7 +85,7 @@ async fn a_refresh_token_that_ends_during_an_outage_is_reported_at_once() {
     fake.break_access(Some(Failure { message: "access token: 503".to_owned(), ..failure(false) }));
     sleep(LOGIN_LIFE + Duration::from_millis(200)).await;
     let before = Instant::now();
-    let unavailable = tokens.token_for("hub/x").await.expect_err("no token");
+    let unavailable = tokens.token_for("hub/x", None).await.expect_err("no token");
     assert!(before.elapsed() <= CALL, "{:?}", before.elapsed());
     let failure = unavailable.failure.expect("a reason");
     assert!(failure.message.contains("token exchange: 503"), "the hop that everything hangs on: {failure}");
@@ -98,21 +98,21 @@ async fn a_limit_of_the_registry_stops_the_calls_for_every_repository() {
     fake.abac.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);
     text(&tokens, "hub/x").await;
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     let limited = Failure::new(Hop::Token, "acr example.azurecr.io: access token: 429".to_owned());
     fake.break_access(Some(Failure { limited: true, retry_after: Some(asked), ..limited }));
-    assert!(tokens.token_for("hub/y").await.is_err());
+    assert!(tokens.token_for("hub/y", None).await.is_err());
     let (begun, calls) = (Instant::now(), fake.counts().1);
     fake.break_access(None);
     // Neither a new repository nor one whose token was refused causes a call; a request is answered at once, and what is
     // there is served.
     for number in 0..20 {
-        let unavailable = tokens.token_for(&format!("hub/new{number}")).await.expect_err("no call is made");
+        let unavailable = tokens.token_for(&format!("hub/new{number}"), None).await.expect_err("no call is made");
         assert!(unavailable.failure.is_some_and(|failure| failure.message.contains("429")));
         assert_eq!(unavailable.retry_after, Duration::from_secs(30));
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert!(tokens.replace("hub/x", &seen, Duration::from_secs(1)).await.is_err());
+    assert!(tokens.replace("hub/x", None, &seen, Duration::from_secs(1)).await.is_err());
     text(&tokens, "hub/x").await;
     let readiness = tokens.readiness();
     assert!(readiness.ready && readiness.failure.is_some_and(|failure| failure.message.contains("429")));
@@ -126,14 +126,14 @@ async fn a_limit_of_the_registry_stops_the_calls_for_every_repository() {
 #[tokio::test(start_paused = true)]
 async fn a_401_does_not_shorten_the_pause_after_failures() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     fake.break_access(Some(Failure { retry_after: Some(Duration::from_secs(60)), ..failure(false) }));
     while fake.counts().1 == 1 {
         sleep(Duration::from_secs(1)).await;
     }
     sleep(2 * CALL).await;
     for _ in 0..25 {
-        assert!(tokens.replace("hub/x", &seen, Duration::from_secs(2)).await.is_err());
+        assert!(tokens.replace("hub/x", None, &seen, Duration::from_secs(2)).await.is_err());
         sleep(Duration::from_secs(2)).await;
     }
     assert_eq!(fake.counts().1, 2, "the renewal that failed");
@@ -152,7 +152,7 @@ async fn the_first_pull_waits_for_a_failure_that_passes() {
             let (tokens, fake) = store(fake);
             let begun = Instant::now();
             let waiting = Arc::clone(&tokens);
-            let pull = tokio::spawn(async move { waiting.token_for("hub/x").await.is_ok() });
+            let pull = tokio::spawn(async move { waiting.token_for("hub/x", None).await.is_ok() });
             sleep(Duration::from_secs(5)).await;
             fake.break_login(None);
             fake.break_access(None);
@@ -170,11 +170,11 @@ async fn a_failure_of_half_a_minute_is_answered_at_once() {
             fake.abac.store(abac, Ordering::SeqCst);
             fake.break_access(access.then(|| failure(false)));
             let (tokens, _) = store(fake);
-            assert!(tokens.token_for("hub/x").await.is_err());
+            assert!(tokens.token_for("hub/x", None).await.is_err());
             sleep(WAITED_OUT).await;
             for name in ["hub/x", "hub/another"] {
                 let before = Instant::now();
-                assert!(tokens.token_for(name).await.is_err());
+                assert!(tokens.token_for(name, None).await.is_err());
                 // A repository that is new to the outage has one try of its own.
                 assert!(before.elapsed() <= CALL, "{name}: {:?}, abac {abac}, login {login}", before.elapsed());
             }
@@ -187,11 +187,11 @@ async fn no_request_waits_for_a_call_that_is_due_after_its_deadline() {
     let limited = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(false) };
     let (tokens, _) = store(Fake { login_fails: Mutex::new(Some(limited)), ..Fake::default() });
     let before = Instant::now();
-    assert!(tokens.token_for("hub/x").await.is_err());
+    assert!(tokens.token_for("hub/x", None).await.is_err());
     assert_eq!(before.elapsed(), CALL);
     // Without such a pause there is more than one try within the wait.
     let (tokens, fake) = store(Fake { login_fails: Mutex::new(Some(failure(false))), ..Fake::default() });
     let before = Instant::now();
-    assert!(tokens.token_for("hub/x").await.is_err());
+    assert!(tokens.token_for("hub/x", None).await.is_err());
     assert!(before.elapsed() <= DEFAULT_TOKEN_WAIT && fake.counts().0 >= 4, "{:?}", fake.counts());
 }

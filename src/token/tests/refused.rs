@@ -7,13 +7,13 @@ const LEFT: Duration = Duration::from_secs(20);
 
 /// The number of the token that takes the place of one that met a 401.
 async fn replaced(tokens: &Tokens, seen: &Bearer) -> Result<Option<u64>, Unavailable> {
-    tokens.replace("hub/x", seen, LEFT).await.map(|newer| newer.map(|bearer| bearer.number))
+    tokens.replace("hub/x", None, seen, LEFT).await.map(|newer| newer.map(|bearer| bearer.number))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
@@ -22,7 +22,7 @@ async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
     assert_eq!(requests.join_all().await, vec![Some(2); 100]);
     assert_eq!(fake.counts(), (1, 2));
     // The fresh one is refused, too: within the memory that is the answer, after it a reason to try again.
-    let fresh = tokens.token_for("hub/x").await.expect("a token");
+    let fresh = tokens.token_for("hub/x", None).await.expect("a token");
     assert_eq!(replaced(&tokens, &fresh).await.expect("an answer"), None);
     assert_eq!(fake.counts(), (1, 2));
     sleep(REPLACE_MEMORY).await;
@@ -35,7 +35,7 @@ async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     while fake.counts().1 == 1 {
         sleep(CALL / 5).await;
     }
@@ -43,7 +43,7 @@ async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
     assert_eq!(replaced(&tokens, &seen).await.expect("in time"), Some(3));
     // The same for who meets the 401 when that one is there already.
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     while text(&tokens, "hub/x").await == "Bearer access-0" {
         sleep(Duration::from_secs(1)).await;
     }
@@ -54,18 +54,18 @@ async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_comes_too_late_is_not_reported_as_a_missing_role() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     fake.hangs.store(true, Ordering::SeqCst);
     for (left, waits) in [(LEFT, REPLACE_LIMIT), (CALL, CALL), (Duration::ZERO, Duration::ZERO)] {
         let before = Instant::now();
-        let unavailable = tokens.replace("hub/x", &seen, left).await.expect_err("none in time");
+        let unavailable = tokens.replace("hub/x", None, &seen, left).await.expect_err("none in time");
         assert_eq!(before.elapsed(), waits);
         let failure = unavailable.failure.expect("words");
         assert!(failure.message.contains("a new one did not come in time"), "{failure}");
     }
     // And one that fails says why.
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     fake.break_access(Some(failure(false)));
     let unavailable = replaced(&tokens, &seen).await.expect_err("none in time");
     assert!(unavailable.failure.is_some_and(|failure| failure.message.contains("503")));
@@ -78,7 +78,7 @@ async fn a_repositorys_token_is_not_evicted_while_a_request_waits_for_the_next_o
     let fake = Fake::default();
     fake.abac.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     fake.break_access(Some(failure(false)));
     let waits = tokio::spawn({
         let tokens = Arc::clone(&tokens);
@@ -92,14 +92,14 @@ async fn a_repositorys_token_is_not_evicted_while_a_request_waits_for_the_next_o
 #[tokio::test(start_paused = true)]
 async fn a_request_without_time_still_reports_its_401() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.token_for("hub/x").await.expect("a token");
-    assert!(tokens.replace("hub/x", &seen, Duration::ZERO).await.is_err());
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
+    assert!(tokens.replace("hub/x", None, &seen, Duration::ZERO).await.is_err());
     sleep(2 * CALL).await;
     assert_eq!(fake.counts(), (1, 2));
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-1");
     // A token that is there by now comes too late for who has no time to send it.
-    assert!(tokens.replace("hub/x", &seen, Duration::ZERO).await.is_err());
-    assert!(tokens.replace("hub/x", &seen, CALL).await.is_ok_and(|newer| newer.is_some()));
+    assert!(tokens.replace("hub/x", None, &seen, Duration::ZERO).await.is_err());
+    assert!(tokens.replace("hub/x", None, &seen, CALL).await.is_ok_and(|newer| newer.is_some()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn a_refused_refresh_token_means_a_new_sign_in() {
     let (tokens, fake) = store(Fake::default());
     text(&tokens, "hub/x").await;
     sleep(Duration::from_secs(60)).await;
-    let seen = tokens.token_for("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x", None).await.expect("a token");
     fake.break_access(Some(Failure { token_refused: true, ..Failure::new(Hop::Token, "401".to_owned()) }));
     assert!(replaced(&tokens, &seen).await.is_err());
     assert!(fake.counts().0 >= 2, "signed in again: {:?}", fake.counts());
@@ -124,7 +124,7 @@ async fn requests_wait_for_the_sign_in_after_a_refused_refresh_token() {
         let (tokens, fake) = store(fake);
         text(&tokens, "hub/x").await;
         sleep(Duration::from_secs(60)).await;
-        let seen = tokens.token_for("hub/x").await.expect("a token");
+        let seen = tokens.token_for("hub/x", None).await.expect("a token");
         *fake.refuses.lock().expect("lock") = Some("refresh-0".to_owned());
         // All their calls are under way with the old one.
         let mut requests = JoinSet::new();
@@ -132,8 +132,8 @@ async fn requests_wait_for_the_sign_in_after_a_refused_refresh_token() {
             let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
             requests.spawn(async move {
                 match abac {
-                    true => tokens.token_for(&format!("hub/r{number}")).await.map(|_| ()),
-                    false => tokens.replace("hub/x", &seen, LEFT).await.map(|newer| assert!(newer.is_some())),
+                    true => tokens.token_for(&format!("hub/r{number}"), None).await.map(|_| ()),
+                    false => tokens.replace("hub/x", None, &seen, LEFT).await.map(|newer| assert!(newer.is_some())),
                 }
             });
         }
@@ -153,14 +153,15 @@ async fn one_token_of_the_repositorys_own_answers_all_who_met_the_401_of_one_for
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         let tokens = Arc::clone(&tokens);
-        requests
-            .spawn(async move { tokens.repository_token("hub/x", LEFT).await.expect("in time").map(|own| own.number) });
+        requests.spawn(async move {
+            tokens.repository_token("hub/x", None, LEFT).await.expect("in time").map(|own| own.number)
+        });
     }
     assert_eq!(requests.join_all().await, vec![Some(2); 100]);
     assert_eq!(fake.asked.lock().expect("lock").clone(), ["*", "hub/x"]);
     // Until the registry has accepted it nothing changes for anybody.
     assert_eq!((text(&tokens, "hub/x").await, text(&tokens, "hub/y").await), twice("Bearer access-0"));
-    tokens.accepted(&tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("the same"));
+    tokens.accepted(&tokens.repository_token("hub/x", None, LEFT).await.expect("in time").expect("the same"));
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-1");
     assert_eq!(text(&tokens, "hub/y").await, "Bearer access-2");
 }
@@ -172,12 +173,12 @@ fn twice(text: &str) -> (String, String) {
 #[tokio::test(start_paused = true)]
 async fn a_request_with_a_token_for_all_continues_with_its_repositorys_own() {
     let (tokens, _) = store(Fake::default());
-    let seen = tokens.token_for("hub/y").await.expect("a token");
+    let seen = tokens.token_for("hub/y", None).await.expect("a token");
     // Not even a fresh one for all is the last word then.
-    let fresh = tokens.replace("hub/y", &seen, LEFT).await.expect("in time").expect("a newer one");
-    tokens.accepted(&tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("its own"));
+    let fresh = tokens.replace("hub/y", None, &seen, LEFT).await.expect("in time").expect("a newer one");
+    tokens.accepted(&tokens.repository_token("hub/x", None, LEFT).await.expect("in time").expect("its own"));
     for seen in [seen, fresh] {
-        let own = tokens.replace("hub/y", &seen, LEFT).await.expect("in time").expect("one of its own");
+        let own = tokens.replace("hub/y", None, &seen, LEFT).await.expect("in time").expect("one of its own");
         assert!(own.is_own());
     }
 }
@@ -187,15 +188,15 @@ async fn a_request_with_a_token_for_all_continues_with_its_repositorys_own() {
 async fn a_repositorys_own_token_that_is_refused_as_well_is_asked_for_again_after_half_a_minute() {
     let (tokens, fake) = store(Fake::default());
     text(&tokens, "hub/x").await;
-    let own = tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("its own");
+    let own = tokens.repository_token("hub/x", None, LEFT).await.expect("in time").expect("its own");
     tokens.rejected(&own);
     for _ in 0..10 {
-        assert!(tokens.repository_token("hub/x", LEFT).await.expect("an answer").is_none());
+        assert!(tokens.repository_token("hub/x", None, LEFT).await.expect("an answer").is_none());
         sleep(Duration::from_secs(2)).await;
     }
     assert_eq!(fake.counts(), (1, 2));
     sleep(REPLACE_MEMORY).await;
-    let newer = tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("a newer one");
+    let newer = tokens.repository_token("hub/x", None, LEFT).await.expect("in time").expect("a newer one");
     assert!(newer.number > own.number);
     assert_eq!(fake.counts(), (1, 3));
     // No request pulls it any more, so its token is evicted when its renewal is due.

@@ -135,7 +135,7 @@ async fn a_thousand_scopes_that_fail_alike_are_logged_once() {
     logged();
     fake.break_access(refused("access token: 403"));
     for number in 0..1000 {
-        assert!(tokens.token_for(&format!("hub/r{number}")).await.is_err());
+        assert!(tokens.token_for(&format!("hub/r{number}"), None).await.is_err());
     }
     // A scope that works meanwhile does not end the report of the others.
     fake.break_access(None);

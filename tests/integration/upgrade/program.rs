@@ -62,3 +62,36 @@ async fn a_new_process_serves_when_the_old_one_is_killed_before_it_is_the_proxy(
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
     drop(successor);
 }
+
+/// What it had written was taken for its answers, and its word for what it did: the old process ended, and nobody served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_that_answered_unasked_or_ended_after_its_word_left_nobody_to_serve() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let program = setup.path("acr-cache-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_acr-cache-proxy"), &program).expect("linked");
+    let proxy = setup.program(&program).start();
+    // The socket by which it is asked is the last one that it gets.
+    let (hear, say) = ("dd bs=64 count=1 <&$at >/dev/null 2>&1", "printf '\\n' >&$at");
+    for (number, (script, says)) in [
+        (
+            format!("{say}\n{say}\n{say}\nexec sleep 400"),
+            "is no acr-cache-proxy, or fails: it answers before it is asked",
+        ),
+        (format!("{hear}\n{say}\n{hear}\n{say}\nexit 0"), "does not begin to serve: "),
+        (format!("{hear}\n{say}\n{hear}\n{say}\n{hear}\nexit 0"), "does not begin to serve: "),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        install(&program, &format!("#!/bin/sh\nat=$((2 + LISTEN_FDS))\n{script}\n"));
+        proxy.signal("USR2");
+        let told = |log: &str| (log.matches("upgrade: this process goes on: process").count() > number).then_some(());
+        proxy.wait_until("the error", told);
+        let log = proxy.log();
+        let line = log.lines().rfind(|line| line.contains("this process goes on: process")).expect("a line");
+        assert!(line.contains(says), "{line}");
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200, "{script}");
+    }
+    assert!(!proxy.log().contains("serves from now on"), "{}", proxy.log());
+}
