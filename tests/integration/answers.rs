@@ -24,7 +24,10 @@ impl Stage {
     async fn start(cache: &str, blobs: &str) -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
-        let hosts = format!("  blobs: {blobs}\n  blob_hosts: ['{}']\n", azure.storage_addr());
+        let hosts = match blobs {
+            "redirect" => String::new(),
+            _ => format!("  blobs: {blobs}\n  blob_hosts: ['{}']\n", azure.storage_addr()),
+        };
         let proxy = Setup::new(&azure).cache(cache).upstream(&hosts).start();
         Self { azure, proxy, blob: format!("blobs/{}", pushed.blobs[1]) }
     }
@@ -214,9 +217,15 @@ async fn a_part_in_chunks_of_another_length_than_its_place_says_ended_as_if_it_w
             );
             let received = stage.receive(hop, Fault::Raw(bytes), &stage.blob, RANGE);
             let what = format!("{cache} {blobs} {hop:?} {chunks:?}: {received:?}");
-            assert_eq!((received.answer.status(), received.broken.is_none()), (206, is_whole), "{what}");
-            assert!(!is_whole || received.answer.body == b"0123456789", "{what}");
-            assert!(received.answer.body.len() <= 10, "{what}");
+            let (status, body) = (received.answer.status(), &received.answer.body);
+            if is_whole {
+                assert!(status == 206 && received.broken.is_none() && body == b"0123456789", "{what}");
+                continue;
+            }
+            // What comes at once is known to be wrong before the client has its header.
+            let is_refused =
+                status == 502 && String::from_utf8_lossy(body).contains("its length is not that of the part");
+            assert!(is_refused || (received.broken.is_some() && body.len() <= 10), "{what}");
         }
     }
 }
