@@ -107,7 +107,7 @@
 //!     behind                         the same where an egress proxy is between
 //!     relay                          response_filter: drops headers that are not for the client
 //!       pace                           how long a client may take for a piece of an answer over HTTP/2
-//!       names, framing                 renames what is, and how the end of a body is told
+//!       names, framing, bounds         renames what is, how the end of a body is told, how much of it may pass
 //!     held_body, room                a body that is held to its end; what all those take together
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     registry_error                 the registry's own, for the log

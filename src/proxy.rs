@@ -305,7 +305,7 @@ impl ProxyHttp for Proxy {
                 probe::answered(admitted, response);
                 probe::limited(admitted, response, None);
                 forward::check_response(response, session.req_header(), admitted).await?;
-                let contradiction = foreign::contradicts(response, &admitted.target);
+                let contradiction = foreign::contradicts(response, &session.req_header().headers, &admitted.target);
                 contradiction.map_or(Ok(()), |why| Err(Trouble::Broken(why).into_error()))
             }
         }

@@ -81,6 +81,8 @@ pub enum Fault {
     Coding(String),
     /// Bytes that are no HTTP, and the end of the connection (FIN).
     NotHttp,
+    /// These bytes in place of an answer, and the end of the connection (FIN). `{token}` in them is the token that came with the request.
+    Raw(String),
 }
 
 impl Fault {

@@ -81,6 +81,11 @@ pub(crate) fn outcome(
         Fault::Surplus(more) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::Surplus(more)))),
         Fault::Coding(coding) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::Coding(coding)))),
         Fault::NotHttp => Ok((correct(Expiry::Stated), Delivery::Script(Kind::NotHttp))),
+        Fault::Raw(bytes) => {
+            let sent = request.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let bytes = bytes.replace("{token}", sent.trim_start_matches("Bearer "));
+            Ok((correct(Expiry::Stated), Delivery::Script(Kind::Raw(bytes))))
+        }
         Fault::SwitchProtocols => Ok((correct(Expiry::Stated), Delivery::Script(Kind::SwitchProtocols))),
     }
 }

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     SwitchProtocols,
     Coding(String),
     NotHttp,
+    Raw(String),
 }
 
 /// An answer to be written past hyper.
@@ -87,6 +88,7 @@ impl Script {
                 std::future::pending().await
             }
             Kind::NotHttp => send(wire, b"220 mail ESMTP\r\n").await,
+            Kind::Raw(bytes) => send(wire, bytes.as_bytes()).await,
             Kind::SwitchProtocols => {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tunnel\r\n\r\n";
                 send(wire, head.as_bytes()).await?;

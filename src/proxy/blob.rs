@@ -13,6 +13,6 @@
 
 pub(crate) mod hosts;
 pub(crate) mod locate;
-mod range;
+pub(crate) mod range;
 pub(crate) mod redirect;
 pub(crate) mod storage;

@@ -15,6 +15,7 @@ use super::fail::Trouble;
 use super::held_body::HeldBody;
 use super::pace::Pace;
 use super::registry_error::RegistryError;
+use super::relay::bounds::Bounds;
 use super::room::Share;
 #[cfg(feature = "otlp")]
 use super::span::Begun;
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     /// The registry's own error that is the answer.
     registry_error: Option<RegistryError>,
     body: Body,
+    /// What may pass of a body that comes from the registry or from storage.
+    bounds: Option<Bounds>,
     /// Of the answer; 0 before there is one.
     status: u16,
     /// From the start to the header of the answer.
@@ -145,6 +148,7 @@ impl Context {
             trouble: None,
             registry_error: None,
             body: Body::Unchanged,
+            bounds: None,
             status: 0,
             first_byte: None,
             body_bytes: 0,
@@ -299,6 +303,16 @@ impl Context {
         self.status = status.as_u16();
         self.first_byte = Some(self.started.elapsed());
         self.body = body;
+    }
+
+    /// The body that follows has these bounds.
+    pub(crate) fn bound_body(&mut self, bounds: Bounds) {
+        self.bounds = Some(bounds);
+    }
+
+    /// So many bytes of it have come, perhaps the last; `Err` says why they may not pass.
+    pub(crate) fn pass_body(&mut self, bytes: usize, is_end: bool) -> Result<(), &'static str> {
+        self.bounds.as_mut().map_or(Ok(()), |bounds| bounds.pass(bytes, is_end))
     }
 
     /// How the body goes on its way, with the request that it answers.

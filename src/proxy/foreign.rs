@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use http::{StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use pingora::http::ResponseHeader;
 use serde::de::IgnoredAny;
 
+use super::blob::range;
 use super::blob::redirect::storage_of;
 use super::destination::Destination;
 use super::endpoint::Endpoint;
@@ -20,15 +21,28 @@ const ELSEWHERE: &str = "it is a redirect, which may be of something between thi
 const NOWHERE: &str = "it is a redirect without an address";
 /// What a redirect is whose address goes to no client, which so could not follow it either.
 const ASTRAY: &str = "it is a redirect of a blob, neither to one of the repository nor to a web address";
+/// What an answer is of whose addresses only the first would be looked at, and a client may follow another one.
+const TWO_WAYS: &str = "it has more than one Location";
+/// What a 407 is: a client that took it for its own would send the password of its own proxy.
+const OF_A_PROXY: &str = "it is a 407, which is no registry's: look for a proxy between this host and the registry";
+/// What a 304 is that nobody has asked for.
+const NO_CONDITION: &str = "it says that nothing has changed, and that was not asked";
+/// A 206 has only a part of what was asked for, and nothing says that another success has the whole.
+pub(crate) const OTHER_SUCCESS: &str = "its status is a success other than 200";
 /// Why an answer is not used that has none of the content that was asked for.
 pub(crate) const NO_MANIFEST: &str = "it is no manifest";
 pub(crate) const NO_LIST: &str = "it is not JSON";
 const NO_BLOB: &str = "it is no blob";
 const OTHER_DIGEST: &str = "its Docker-Content-Digest is another digest than was asked for";
 
+/// The headers by which a client asks whether something has changed.
+static CONDITIONS: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+
 /// Why this cannot be the registry's answer; `None` where it can.
 pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Destination) -> Option<&'static str> {
     match target.endpoint() {
+        _ if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(OF_A_PROXY),
+        _ if response.headers.get_all(header::LOCATION).iter().nth(1).is_some() => Some(TWO_WAYS),
         Endpoint::Blob if is_redirect(response.status) && !has_address(response) => Some(NOWHERE),
         Endpoint::Blob if is_redirect(response.status) && !may_lead(response, target, destination) => Some(ASTRAY),
         Endpoint::Blob if is_elsewhere(response, destination) => Some(ELSEWHERE),
@@ -66,17 +80,37 @@ fn may_lead(response: &ResponseHeader, target: &Target, destination: &Destinatio
     location.is_some_and(|location| names::may_lead(location, destination.upstream.domain.authority(), target))
 }
 
-/// Why an answer that is passed on cannot be what was asked for: a manifest was asked for by its digest, and it says another one. That of
-/// another algorithm may be the same manifest's. What is read here is compared by its content, and asked for again.
-pub(crate) fn contradicts(response: &ResponseHeader, target: &Target) -> Option<&'static str> {
-    if response.status != StatusCode::OK || target.endpoint() != Endpoint::Manifest || !target.is_by_digest() {
-        return None;
+/// Why an answer that is passed on cannot be one to the client's request. What is read here is judged by its content, and asked for
+/// again.
+pub(crate) fn contradicts(response: &ResponseHeader, client: &HeaderMap, target: &Target) -> Option<&'static str> {
+    match response.status {
+        StatusCode::OK => says_other_digest(response, target).then_some(OTHER_DIGEST),
+        StatusCode::NOT_MODIFIED => {
+            let is_asked = CONDITIONS.iter().any(|name| client.contains_key(name));
+            (!is_asked).then_some(NO_CONDITION)
+        }
+        status if is_other_success(status) => Some(OTHER_SUCCESS),
+        // The registry is never asked for a part of a list.
+        status if target.endpoint().is_list() => range::contradicts(status, &response.headers, &HeaderMap::new()),
+        status => range::contradicts(status, &response.headers, client),
+    }
+}
+
+/// A success that has no content that was asked for.
+fn is_other_success(status: StatusCode) -> bool {
+    status.is_success() && !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+}
+
+/// A manifest was asked for by its digest, and it says another one. That of another algorithm may be the same manifest's.
+fn says_other_digest(response: &ResponseHeader, target: &Target) -> bool {
+    if target.endpoint() != Endpoint::Manifest || !target.is_by_digest() {
+        return false;
     }
     let wanted = target.reference();
     let algorithm = wanted.split_inclusive(':').next().unwrap_or_default().as_bytes();
     let said = response.headers.get_all(&DIGEST).iter().map(|said| said.as_bytes());
     let mut same_algorithm = said.filter(|said| begins(said, algorithm));
-    same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes())).then_some(OTHER_DIGEST)
+    same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 /// It says where the content is, as a 304 does not.

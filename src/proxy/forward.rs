@@ -163,8 +163,8 @@ pub(crate) async fn check_response(
     if admitted.attempts.bearer().is_some_and(|bearer| bearer.is_in(&response.headers)) {
         return Err(Trouble::Broken("a header of it repeats this proxy's token").into_error());
     }
-    if !framing::is_known(response) {
-        return Err(Trouble::Broken(framing::UNKNOWN_CODING).into_error());
+    if let Some(why) = framing::unclear(response) {
+        return Err(Trouble::Broken(why).into_error());
     }
     // No client is to take it for the registry's, or to follow it.
     if let Some(why) = foreign::why(response, &admitted.target, &admitted.destination) {

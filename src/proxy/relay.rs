@@ -1,7 +1,7 @@
 //! The response, on its way to the client: which headers it keeps, and which names are replaced by the client's.
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -10,9 +10,11 @@ use super::blob::storage;
 use super::cache_status::{self, CACHE_STATUS};
 use super::context::{Body, Cached, Context};
 use super::{fail, hop_by_hop};
-use crate::answer::pause_for_clients;
+use crate::answer::{CORRELATION_ID, correlation, pause_for_clients};
 use crate::cache::Reason;
+use bounds::Bounds;
 
+pub(super) mod bounds;
 pub(super) mod framing;
 pub(super) mod names;
 
@@ -47,6 +49,14 @@ pub(crate) fn is_interim(response: &ResponseHeader) -> Result<bool> {
 /// `response_filter`: drops the headers that are not for the client, and puts the client's names in place of the registry's.
 /// All else is unchanged, above all manifests and the signature in a redirect to storage.
 pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+    if session.req_header().method != Method::HEAD {
+        let admitted = context.admitted()?;
+        let bounds = Bounds::of(response, admitted.target.endpoint());
+        let bounds = bounds.map_err(|why| storage::unusable(admitted, why).into_error())?;
+        context.bound_body(bounds);
+    }
+    // Whatever the registry writes there, perhaps what it was sent, is for nobody (RFC 9112 section 4).
+    response.set_reason_phrase(None)?;
     framing::last_of_process(session);
     framing::end_with_connection(session, response);
     let names = response.headers.keys().filter(|name| is_about_registry(name));
@@ -63,6 +73,10 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
     } else {
         let status = fail::passed_on(response.status, admitted.target.endpoint(), admitted.destination.on_failure);
         response.set_status(status)?;
+        match correlation(&response.headers) {
+            Some(id) => response.insert_header(&CORRELATION_ID, id)?,
+            None => drop(response.remove_header(&CORRELATION_ID)),
+        }
         names::rename(session, response, admitted)?
     };
     let reason = match context.cached() {
@@ -95,6 +109,9 @@ pub(crate) fn pace(session: &mut Session, piece: Bytes, context: &mut Context) -
 
 /// `response_body_filter`: holds a body that is renamed to its end, and lets every other one through.
 pub(crate) fn body(session: &mut Session, part: &mut Option<Bytes>, is_end: bool, context: &mut Context) -> Result<()> {
+    if let Err(why) = context.pass_body(part.as_ref().map_or(0, Bytes::len), is_end) {
+        return Err(storage::unusable(context.admitted()?, why).into_error());
+    }
     if let Some(part) = part {
         context.registry_sends(part);
     }

@@ -230,7 +230,6 @@ async fn a_source_that_fails_and_a_page_in_place_of_the_registry_were_told_by_no
         (ASKING[1], Fault::CacheRule(424), 424, "registry_424"),
         ("off", page(404), 404, "page"),
         (ASKING[1], page(404), 404, "page"),
-        (ASKING[1], page(407), 407, "page"),
         ("off", Fault::CacheRule(403), 403, "registry_403"),
         (ASKING[1], Fault::CacheRule(403), 403, "registry_403"),
     ] {
@@ -253,6 +252,7 @@ async fn a_page_with_status_200_was_told_as_an_answer_that_is_not_whole() {
     for (status, header, says) in [
         (200, none, "it is no manifest; it is a page for people: look for a sign-in or a filter between"),
         (200, packed, "it is no manifest; it is a page for people"),
+        (407, none, "it is a 407, which is no registry's: look for a proxy between this host and the registry"),
         (302, to_portal, "it is a redirect, which may be of something between"),
     ] {
         for cache in ["off", ASKING[1]] {

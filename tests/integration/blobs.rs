@@ -188,13 +188,13 @@ async fn a_success_of_storage_that_brings_no_blob_was_passed_on_as_one() {
 async fn a_part_of_a_blob_that_nobody_asked_for_was_passed_on() {
     let (azure, pushed, proxy) = proxied(true).await;
     for (range, status, place, says) in [
-        ("", 206, None, "it is about a part of the blob, and the whole was asked for"),
+        ("", 206, None, "it is about a part, and the whole was asked for"),
         ("", 206, Some("bytes 0-9/10"), "it is about a part"),
         ("", 416, Some("bytes */5"), "it is about a part"),
-        ("Range: bytes=0-9\r\n", 206, None, "it is a part of the blob and does not say which"),
+        ("Range: bytes=0-9\r\n", 206, None, "it is a part and does not say which"),
         ("Range: bytes=0-9\r\n", 206, Some("bytes 100-109/999"), "it is another part"),
         ("Range: bytes=0-9\r\n", 206, Some("bytes 0-4/999"), "it is another part"),
-        ("Range: bytes=0-9\r\n", 416, Some("bytes */999"), "it refuses a part that the blob has"),
+        ("Range: bytes=0-9\r\n", 416, Some("bytes */999"), "it refuses a part that there is"),
     ] {
         let headers: Vec<_> = place.map(|place| ("Content-Range", place)).into_iter().collect();
         azure.inject(Hop::Storage, said(status, &headers));

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod alarm;
+mod answers;
 mod azure;
 #[cfg(feature = "bench")]
 mod bench;

@@ -19,7 +19,7 @@ use crate::cache::{Content, How};
 use crate::proxy::connections::Connections;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
-use crate::proxy::{call, forward, probe, relay, retry};
+use crate::proxy::{call, foreign, forward, probe, relay, retry};
 use oci::route::Blobs;
 
 /// What the registry answered.
@@ -57,7 +57,10 @@ pub(crate) async fn locate(session: &mut Session, context: &mut Context) -> Resu
         let response = call::header_of(&upstream)?.clone();
         probe::limited(admitted, &response, None);
         let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
-            Ok(()) => follow(response.status, &response.headers, None, admitted).map_err(Trouble::into_error),
+            Ok(()) => match foreign::contradicts(&response, &session.req_header().headers, &admitted.target) {
+                Some(why) => Err(Trouble::Broken(why).into_error()),
+                None => follow(response.status, &response.headers, None, admitted).map_err(Trouble::into_error),
+            },
             Err(error) => Err(error),
         };
         if let Ok(Located::Answered) = outcome {

@@ -1,15 +1,15 @@
-//! Which parts of a blob a client asks for, and whether an answer is one of them (RFC 9110 section 14).
+//! Which parts a client asks for, mostly of a blob, and whether an answer is one of them (RFC 9110 section 14).
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::answer::begins;
 
-/// Why a part of a blob cannot be the answer.
-const NOT_ASKED: &str = "it is about a part of the blob, and the whole was asked for";
-const NO_PLACE: &str = "it is a part of the blob and does not say which";
-const OTHER_PART: &str = "it is another part of the blob than was asked for";
-const OTHER_LENGTH: &str = "its length is not that of the part that it names";
-const HAS_IT: &str = "it refuses a part that the blob has, by its own words";
+/// Why a part cannot be the answer.
+const NOT_ASKED: &str = "it is about a part, and the whole was asked for";
+const NO_PLACE: &str = "it is a part and does not say which";
+const OTHER_PART: &str = "it is another part than was asked for";
+pub(crate) const OTHER_LENGTH: &str = "its length is not that of the part that it names";
+const HAS_IT: &str = "it refuses a part that there is, by its own words";
 
 /// A range of bytes as a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,12 @@ pub(crate) fn contradicts(status: StatusCode, answer: &HeaderMap, client: &Heade
         }
         _ => None,
     }
+}
+
+/// How long a body is that is one part, by its place: its `Content-Length` may say nothing. Longer than a number holds is none.
+pub(crate) fn length_of_part(answer: &HeaderMap) -> Option<u64> {
+    let place = answer.get(header::CONTENT_RANGE).and_then(place)?;
+    (place.last - place.first).checked_add(1)
 }
 
 /// Several parts as one body, with a boundary between them.

@@ -70,15 +70,9 @@ pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHead
 /// does the status of an error that clients act on, never its body, which is written for the owner of the storage account.
 pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
     let status = response.status;
-    let unusable = if framing::is_known(response) {
-        range::contradicts(status, &response.headers, &client.headers)
-    } else {
-        Some(framing::UNKNOWN_CODING)
-    };
-    if let Some(why) = unusable {
-        let host = admitted.attempts.storage().map_or("", Storage::host);
-        let trouble = Trouble::Storage(format!("blob storage {host}: its answer cannot be used: {why}"));
-        return Err(trouble.into_error());
+    let unclear = framing::unclear(response);
+    if let Some(why) = unclear.or_else(|| range::contradicts(status, &response.headers, &client.headers)) {
+        return Err(unusable(admitted, why).into_error());
     }
     // Another success, such as 204, has no blob.
     if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) {
@@ -101,6 +95,14 @@ pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, 
         Trouble::Storage(format!("blob storage {host}: {} to the registry's redirect", status.as_u16()))
     };
     Err(trouble.into_error())
+}
+
+/// An answer that cannot be used for this reason, of the storage that the request has gone to, or else of the registry.
+pub(crate) fn unusable(admitted: &Admitted, why: &'static str) -> Trouble {
+    match admitted.attempts.storage().map(Storage::host) {
+        Some(host) => Trouble::Storage(format!("blob storage {host}: its answer cannot be used: {why}")),
+        None => Trouble::Broken(why),
+    }
 }
 
 /// `response_filter`: makes of it the answer of a registry that serves its blobs itself.

@@ -17,7 +17,7 @@ use crate::answer::{DIGEST, is_not_imported};
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Part, Reason};
 use crate::digest;
 use crate::proxy::fail::Trouble;
-use crate::proxy::foreign::{NO_LIST, NO_MANIFEST, is_other_json, is_page};
+use crate::proxy::foreign::{NO_LIST, NO_MANIFEST, OTHER_SUCCESS, is_other_json, is_page};
 use crate::proxy::refused::Refused;
 
 /// What ACR has not imported yet is asked for again after this, or it would not see the pulls that make it import.
@@ -119,10 +119,7 @@ impl Read {
             {
                 Judged::Broken("it does not have its digest")
             }
-            // A 206 has only a part of what was asked for, and nothing says that another success has the whole.
-            (status, _) if status.is_success() && status != StatusCode::OK => {
-                Judged::Broken("its status is a success other than 200")
-            }
+            (status, _) if status.is_success() && status != StatusCode::OK => Judged::Broken(OTHER_SUCCESS),
             // Anybody may answer 404, but only a registry in its own form of an error.
             (StatusCode::NOT_FOUND, _) if registry_error(&body, &[]).0.is_some() => {
                 let missing = entry(Kind::Missing, content::kept(response, body));
@@ -141,7 +138,7 @@ impl Read {
                     }
                 }
             }
-            // This proxy has written the request, so a 400, 405 or 407 is no more the client's doing than a 503; it may be of
+            // This proxy has written the request, so a 400 or 405 is no more the client's doing than a 503; it may be of
             // something in between.
             _ => {
                 let is_trouble = Refused::is_trouble(status, &response.headers, &body);

@@ -1,18 +1,37 @@
 //! How the end of a body is told to the client.
 
-use http::{Version, header};
+use http::{HeaderValue, Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
 /// What an answer is whose end nobody can tell.
-pub(crate) const UNKNOWN_CODING: &str = "its Transfer-Encoding is another one than chunked";
+const UNKNOWN_CODING: &str = "its Transfer-Encoding is another one than chunked";
+/// What an answer is whose end a client may see elsewhere than this proxy.
+const UNCLEAR_LENGTH: &str = "its Content-Length is not one plain number";
 
-/// Whether it can be told where the body ends. No request of ours takes another transfer coding than chunked, and of an unknown one
-/// the end of the connection would be the end of the body (RFC 9112 section 6.3), which a server that keeps it open never sends.
-pub(crate) fn is_known(response: &ResponseHeader) -> bool {
+/// Why it cannot be told where the body ends; `None` where it can. No request of ours takes another transfer coding than chunked, and of
+/// an unknown one the end of the connection would be the end of the body (RFC 9112 section 6.3), which a server that keeps it open never
+/// sends. A length that is a list of the same number may be refused (RFC 9110 section 8.6), and no server here sends one.
+pub(crate) fn unclear(response: &ResponseHeader) -> Option<&'static str> {
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
-    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+    let is_other = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(is_other) || codings.next().is_some() {
+        return Some(UNKNOWN_CODING);
+    }
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_unclear =
+        lengths.next().is_some_and(|length| !is_plain_number(length.as_bytes())) || lengths.next().is_some();
+    is_unclear.then_some(UNCLEAR_LENGTH)
+}
+
+/// Digits, and none before them that says nothing: some read a number with a leading zero as octal.
+fn is_plain_number(digits: &[u8]) -> bool {
+    match digits {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 /// A client of HTTP/1.0 cannot read chunks (RFC 9112 section 6.1): without a length its body ends with the connection.

@@ -240,7 +240,7 @@ async fn what_something_in_between_answers_takes_nothing_away_and_sends_no_clien
         (answer(404, &[("Content-Encoding", "gzip")], PAGE), 404),
         (answer(405, HTML, PAGE), 405),
         (answer(406, HTML, PAGE), 406),
-        (answer(407, HTML, PAGE), 407),
+        (answer(407, HTML, PAGE), 502),
         (answer(410, HTML, PAGE), 410),
         (answer(418, &[], ""), 418),
         (answer(451, HTML, PAGE), 451),
