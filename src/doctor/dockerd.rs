@@ -50,6 +50,16 @@ const REFUSES: &str = "unable to configure the Docker daemon with file ";
 /// What it says is quoted up to here.
 const MAX_SAID: usize = 300;
 
+/// For what a dockerd goes by `hosts.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// For pulls and builds.
+    All,
+    /// For builds; of one that does not run, no more is known.
+    Builds,
+    Nothing,
+}
+
 /// What was read of it.
 pub(super) struct Facts {
     settings: Option<Text>,
@@ -237,6 +247,15 @@ impl Facts {
         let status = self.info.as_ref().and_then(|info| info["DriverStatus"].as_array());
         let is_it = |pair: &Value| pair[1].as_str() == Some("io.containerd.snapshotter.v1");
         status.is_some_and(|pairs| pairs.iter().any(is_it))
+    }
+
+    /// What it asks by `hosts.toml`.
+    pub(super) fn reads_hosts_toml(&self) -> Reads {
+        match self.release() >= Some(READS_HOSTS_TOML) {
+            true if self.has_containerds_store() => Reads::All,
+            true => Reads::Builds,
+            false => Reads::Nothing,
+        }
     }
 
     /// The mirrors that it has loaded; `None` where it could not be asked. Since release 28 an empty list is null.
