@@ -211,6 +211,10 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     let by_hosts_toml = trust::ByHostsToml {
         containerd: containerd.as_ref().map(containerd::Facts::certs_directories).unwrap_or_default(),
         dockerd: dockerd.as_ref().map(dockerd::Facts::reads_hosts_toml),
+        started: [
+            (Part::Dockerd, "docker", dockerd.as_ref().and_then(|facts| facts.started)),
+            (Part::Containerd, "containerd", containerd.as_ref().and_then(|facts| facts.started)),
+        ],
     };
     let mut parts = vec![proxy::judge(&proxy, &expected)];
     parts.extend(dockerd.map(|facts| dockerd::judge(&facts, &expected)));

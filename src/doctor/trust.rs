@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml::{self, Directory};
 use crate::client_config::Client;
 use crate::client_config::address::Address;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::net::trust::{SYSTEM_BUNDLES, TrustRoots};
 use crate::shell::shell_word;
 
@@ -34,6 +34,10 @@ const CERTS_D: [&str; 6] = [
     DOCKER_CERTS_D,
 ];
 const DOCKER_CERTS_D: &str = "/etc/docker/certs.d";
+/// Where an administrator puts authorities, from which the bundle is made.
+const ANCHORS: [&str; 2] = ["/usr/local/share/ca-certificates/*.crt", "/etc/pki/ca-trust/source/anchors/*"];
+/// Those that Debian brings. Each run of its program makes the bundle anew, so the time of that says little.
+const OF_SYSTEM: &str = "/usr/share/ca-certificates/mozilla/*.crt";
 /// The end of a command.
 const FILE: &str = "  # CA.pem: the certificate of the authority that has signed the proxy's";
 
@@ -43,6 +47,8 @@ pub(super) struct ByHostsToml {
     pub containerd: Vec<String>,
     /// For what dockerd does; `None` where there is none.
     pub dockerd: Option<Reads>,
+    /// The two, their services, and when those that run were started, if that is known.
+    pub started: [(Part, &'static str, Option<SystemTime>); 2],
 }
 
 /// What an engine trusts for a registry besides the CA certificates of the host.
@@ -62,7 +68,10 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
         return;
     }
     let mut shown = Shown { host, url, known: BTreeMap::new() };
-    let Some(wrong) = shown.refusal(&[]).await else { return };
+    let Some(wrong) = shown.refusal(&[]).await else {
+        not_loaded(&shown, expected, by, parts).await;
+        return;
+    };
     let url = shown.url.clone();
     for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
         let through: Vec<_> = part.ways.iter().filter(|(_, way)| **way == Way::Proxy).map(|(name, _)| name).collect();
@@ -84,6 +93,31 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
         }
         if part.part == Part::Dockerd && by.dockerd == Some(Reads::Builds) {
             builds(&mut shown, expected, part).await;
+        }
+    }
+}
+
+/// Daemons that read the CA certificates of the host at their start, before the one that counts came among them.
+async fn not_loaded(shown: &Shown<'_>, expected: &Expected<'_>, by: &ByHostsToml, parts: &mut [Examined]) {
+    let Some(added) = shown.added().await else { return };
+    let is_older = |started: &Option<SystemTime>| host::is_older(*started, Some(added));
+    for (part, service, _) in by.started.iter().filter(|(_, _, started)| is_older(started)) {
+        let Some(part) = parts.iter_mut().find(|one| one.part == *part) else { continue };
+        let (name, url) = (part.part.name(), &shown.url);
+        for registry in expected.names() {
+            let Own::Files(own, _) = authorities(part.part, shown.host, expected, by, registry) else { continue };
+            if part.ways.get(registry) != Some(&Way::Proxy) || shown.refusal_by(&own).await.is_none() {
+                continue;
+            }
+            part.ways.insert(registry.to_owned(), expected.way_without_proxy(registry));
+            part.find(Finding {
+                registries: vec![registry.to_owned()],
+                code: Code::NotLoaded,
+                file: None,
+                text: format!("it was started before the CA of {url} came among the CA certificates of the host"),
+                why: format!("{name} reads these at its start only: until then TLS with the proxy fails, and {PAST}; of a closed route every pull fails"),
+                fix: by_hand(format!("systemctl restart {service}")),
+            });
         }
     }
 }
@@ -208,6 +242,30 @@ impl Shown<'_> {
         let wrong = refusal(&self.url, &files).await;
         self.known.insert(own.to_vec(), wrong.clone());
         wrong
+    }
+
+    /// The same of one that trusts these files alone.
+    async fn refusal_by(&self, files: &[String]) -> Option<String> {
+        let files: Vec<_> = files.iter().filter_map(|path| self.host.at(path).ok()).collect();
+        refusal(&self.url, &files).await
+    }
+
+    /// When somebody gave the host the authority by which it accepts the certificate; `None` for one that came with the system, or may have.
+    async fn added(&self) -> Option<SystemTime> {
+        // Where no certificate is shown, nobody refuses it.
+        self.refusal_by(&[]).await?;
+        let files = |pattern: &str| self.host.glob(pattern).unwrap_or_default();
+        let newest = |files: &[String]| files.iter().filter_map(|path| self.host.changed(path)).max();
+        for given in ANCHORS.map(files) {
+            if !given.is_empty() && self.refusal_by(&given).await.is_none() {
+                return newest(&given);
+            }
+        }
+        let of_system = files(OF_SYSTEM);
+        if of_system.is_empty() || self.refusal_by(&of_system).await.is_none() {
+            return None;
+        }
+        newest(&SYSTEM_BUNDLES.map(str::to_owned))
     }
 }
 

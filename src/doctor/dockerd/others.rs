@@ -122,6 +122,7 @@ mod tests {
                 unit: client_config::dockerd(&Host::new(root.path().to_owned())),
                 certs: Vec::new(),
                 runs: false,
+                started: None,
                 stopped: None,
                 has_old_flags: false,
                 is_this: true,

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use acr_emulator::Emulator;
 use testkit::Setup;
 use testkit::certificates::Authority;
 
-use super::{Do, Host, Site, found, listen};
+use super::{Do, Host, Site, found, listen, set_time};
 use crate::tls::Secret;
 
 /// A proxy with a certificate of this authority, and its address for the engines of other hosts.
@@ -100,5 +101,41 @@ async fn a_ca_for_daemon_json_is_none_for_what_dockerd_asks_by_hosts_toml() {
         // As that fix does.
         write(&host, "docker", &mirror);
         assert_eq!(untrusting(&host, &mirror), Vec::<String>::new(), "{version} {store}");
+    }
+}
+
+/// "Nothing is wrong on this host" was said, and dockerd and containerd, which were not restarted, went past the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_came_after_an_engine_was_started_is_not_loaded() {
+    const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+    const GIVEN: &str = "/usr/local/share/ca-certificates/mirror.crt";
+    const OF_SYSTEM: &str = "/usr/share/ca-certificates/mozilla/one.crt";
+    let (ca, other) = (Authority::new("mirror CA"), Authority::new("another CA"));
+    let (site, _kept, at) = with_tls(&ca).await;
+    let mirror = format!("https://{at}");
+    let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let after = SystemTime::now() + Duration::from_secs(60);
+    for (what, files, is_found) in [
+        ("given later", &[(BUNDLE, &ca, after), (GIVEN, &ca, after)][..], true),
+        ("given before, and the bundle made anew", &[(BUNDLE, &ca, after), (GIVEN, &ca, before)], false),
+        ("into the bundle itself", &[(BUNDLE, &ca, after), (OF_SYSTEM, &other, before)], true),
+        ("into the bundle before", &[(BUNDLE, &ca, before), (OF_SYSTEM, &other, before)], false),
+        ("with the system", &[(BUNDLE, &ca, after), (OF_SYSTEM, &ca, before)], false),
+    ] {
+        let host = site.host(&[Do::Install(&["dockerd"])]);
+        write(&host, "docker", &mirror);
+        let mirrors = format!(r#""RegistryConfig": {{"Mirrors": ["{mirror}/"]}}"#);
+        let store = r#""DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]"#;
+        listen(&host.path("/run/docker.sock"), &format!(r#"{{"ServerVersion": "28.5.2", {store}, {mirrors}}}"#));
+        for (path, ca, time) in files {
+            host.put(path, ca.pem());
+            set_time(&host.path(path), *time);
+        }
+        let found = found(&host.doctor(&["--json", "--mirror", &mirror]));
+        assert_eq!(
+            found.iter().any(|(part, code)| part == "dockerd" && code == "not-loaded"),
+            is_found,
+            "{what}: {found:?}"
+        );
     }
 }
