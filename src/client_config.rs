@@ -336,7 +336,7 @@ pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror, root: &Pat
 
 fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Result<Setup, String> {
     match client {
-        Client::Docker => Ok(docker::setup(routes, mirror)),
+        Client::Docker => Ok(docker::setup(routes, mirror, &docker::certificates(mirror, host))),
         Client::DockerDesktop => {
             let home = std::env::var_os("HOME").map(PathBuf::from);
             docker_desktop::setup(routes, mirror, home.as_deref())

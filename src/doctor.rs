@@ -215,7 +215,14 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     if proxy.cannot_start() {
         return not_set_up(proxy::judge(&proxy, &expected));
     }
-    let certs_d = containerd.as_ref().map(containerd::Facts::certs_directories).unwrap_or_default();
+    let by_hosts_toml = trust::ByHostsToml {
+        containerd: containerd.as_ref().map(containerd::Facts::certs_directories).unwrap_or_default(),
+        dockerd: dockerd.as_ref().map(dockerd::Facts::reads_hosts_toml),
+        started: [
+            (Part::Dockerd, "docker", dockerd.as_ref().and_then(|facts| facts.started)),
+            (Part::Containerd, "containerd", containerd.as_ref().and_then(|facts| facts.started)),
+        ],
+    };
     let mut parts = vec![proxy::judge(&proxy, &expected)];
     parts.extend(dockerd.map(|facts| dockerd::judge(&facts, &expected)));
     parts.extend(containerd.map(|facts| containerd::judge(&facts, &expected)));
@@ -231,7 +238,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         );
         parts.push(kubelet);
     }
-    trust::judge(&host, &expected, &certs_d, &mut parts).await;
+    trust::judge(&host, &expected, &by_hosts_toml, &mut parts).await;
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
     proxy::first(&proxy, &mut parts);
     if !host.is_this() {

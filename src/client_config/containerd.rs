@@ -36,7 +36,7 @@ pub(crate) fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
         .into_iter()
         .map(|(name, registry)| {
             let path = format!("{CERTS_D}/{}/hosts.toml", directory(name));
-            let file = File::commented(path, &hosts(name, &registry, mirror));
+            let file = File::commented(path, &hosts(name, &registry, mirror, &[]));
             File { wanted: Some(registry.wanted(name)), ..file }
         })
         .collect()
@@ -85,15 +85,22 @@ fn directory(registry: &str) -> String {
     }
 }
 
-/// A registry's `hosts.toml`.
-pub(crate) fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
+/// A registry's `hosts.toml`. `keys` are lines for the proxy, as its `server`, too.
+pub(crate) fn hosts(name: &str, registry: &Registry, mirror: &Mirror, keys: &[String]) -> String {
     let mirror = quoted(&mirror.url());
     // The host is named in either case: containerd 1.6 takes a file without one for none at all, and goes to the source.
     let server = match name {
-        _ if registry.closed => format!("# Closed: there is nobody else to ask.\nserver = {mirror}"),
+        _ if registry.closed => {
+            format!("# Closed: there is nobody else to ask.\nserver = {mirror}{}", lines("", keys))
+        }
         name => format!("server = {}", quoted(&source(name))),
     };
-    format!("{server}\n\n[host.{mirror}]\n  capabilities = [\"pull\", \"resolve\"]\n")
+    format!("{server}\n\n[host.{mirror}]\n  capabilities = [\"pull\", \"resolve\"]{}\n", lines("  ", keys))
+}
+
+/// Each behind the end of the line before it.
+pub(crate) fn lines(indent: &str, keys: &[String]) -> String {
+    keys.iter().map(|key| format!("\n{indent}{key}")).collect()
 }
 
 /// Where a registry answers.

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::merge::Addition;
 use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};
 use crate::config::Routes;
+use crate::host::Host;
 use oci::route::DOCKER_HUB;
 
 pub(crate) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
@@ -16,7 +17,8 @@ pub(crate) const AFTER_REMOVAL: &str =
 /// dockerd knows two ways. `registry-mirrors` in `daemon.json` is for Docker Hub only, and every release reads it.
 /// `hosts.toml` is for any registry, and counts since dockerd 28 (`daemon/hosts.go` in moby), for pulls into the
 /// containerd image store and for every build.
-pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+/// Its `hosts.toml` have these `keys` of the mirror.
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror, keys: &[String]) -> Setup {
     let registries = registries(routes);
     let mut files = Vec::new();
     let mut notes = Vec::new();
@@ -37,7 +39,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     notes.extend(about_authority(routes, mirror));
     for (name, registry) in &registries {
         // The name as it is: so dockerd's own directory is called, with a CA of the registry's perhaps.
-        let file = File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror));
+        let file = File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror, keys));
         files.push(File { wanted: Some(registry.wanted(name)), ..file });
         if registry.closed {
             notes.push(format!(
@@ -48,6 +50,21 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         }
     }
     Setup::new(Client::Docker, files, notes)
+}
+
+/// What `hosts.toml` has to say of the certificates of a mirror that are in dockerd's own directory of it, which dockerd itself reads for
+/// `daemon.json` alone. A file that is named and is not there has every pull fail, so only those are that are.
+pub(crate) fn certificates(mirror: &Mirror, host: &Host) -> Vec<String> {
+    if !mirror.tls {
+        return Vec::new();
+    }
+    let path = |name: &str| format!("{CERTS_D}/{}/{name}", mirror.authority());
+    let is_there = |name: &str| host.at(&path(name)).is_ok_and(|at| at.is_file());
+    let quoted = |name: &str| quoted(&path(name));
+    let ca = is_there("ca.crt").then(|| format!("ca = {}", quoted("ca.crt")));
+    let has_client = is_there("client.cert") && is_there("client.key");
+    let client = has_client.then(|| format!("client = [[{}, {}]]", quoted("client.cert"), quoted("client.key")));
+    ca.into_iter().chain(client).collect()
 }
 
 /// Where dockerd looks for the CA of a mirror that speaks TLS, by each address under which it comes to it.
@@ -62,7 +79,7 @@ fn about_authority(routes: &Routes, mirror: &Mirror) -> Option<String> {
         .map(|one| format!("{CERTS_D}/{}/ca.crt", one.authority()))
         .collect();
     Some(format!(
-        "dockerd trusts the CA certificates of the host; if the CA of {} is not among them, its certificate goes into {}, which dockerd reads at each pull",
+        "dockerd trusts the CA certificates of the host; if the CA of {} is not among them, its certificate goes into {}, which dockerd reads at each pull by daemon.json; then run client-config again, which names that file in each hosts.toml: since release 28 builds, and pulls into the containerd image store, go by that alone",
         mirror.url(),
         files.join(" and ")
     ))
@@ -102,14 +119,16 @@ pub(super) fn hub_mirror(routes: &Routes, mirror: &Mirror) -> Result<Mirror, &'s
 /// word and ignores the file that has it. A `server` without capabilities has all that the release knows and comes last;
 /// so it is the proxy once more, and what it alone has is referrers. The source comes after the proxy for pulls, and is
 /// the first that takes pushes.
-fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
+fn hosts(name: &str, registry: &Registry, mirror: &Mirror, keys: &[String]) -> String {
     if registry.closed {
-        return containerd::hosts(name, registry, mirror);
+        return containerd::hosts(name, registry, mirror, keys);
     }
     let (source, mirror) = (quoted(&containerd::source(name)), quoted(&mirror.url()));
     format!(
-        "# Asked last, and for what is not named below: dockerd 29 looks for referrers.\nserver = {mirror}\n\n\
-         [host.{mirror}]\n  capabilities = [\"pull\", \"resolve\"]\n\n\
-         [host.{source}]\n  capabilities = [\"pull\", \"resolve\", \"push\"]\n"
+        "# Asked last, and for what is not named below: dockerd 29 looks for referrers.\nserver = {mirror}{}\n\n\
+         [host.{mirror}]\n  capabilities = [\"pull\", \"resolve\"]{}\n\n\
+         [host.{source}]\n  capabilities = [\"pull\", \"resolve\", \"push\"]\n",
+        containerd::lines("", keys),
+        containerd::lines("  ", keys)
     )
 }

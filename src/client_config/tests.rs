@@ -306,6 +306,40 @@ fn dockerd_is_told_where_the_ca_of_a_mirror_with_tls_goes() {
     }
 }
 
+/// dockerd 28 with the containerd image store read it for `daemon.json` alone, and went past the proxy.
+#[test]
+fn a_ca_in_dockerds_directory_of_the_mirror_is_named_in_each_hosts_toml() {
+    const AT: &str = "etc/docker/certs.d/mirror.internal:8443";
+    let routes = config(None, &[("docker.io", false, &[]), ("ghcr.io", true, &[])]);
+    let ca = format!("ca = \"/{AT}/ca.crt\"");
+    let client = format!("client = [[\"/{AT}/client.cert\", \"/{AT}/client.key\"]]");
+    for (url, there, named) in [
+        ("https://mirror.internal:8443", &[][..], &[][..]),
+        ("https://mirror.internal:8443", &["ca.crt"], &[&ca]),
+        ("https://mirror.internal:8443", &["ca.crt", "client.cert", "client.key"], &[&ca, &client]),
+        ("https://mirror.internal:8443", &["client.cert"], &[]),
+        ("https://other.internal:8443", &["ca.crt"], &[]),
+        ("http://mirror.internal:8443", &["ca.crt"], &[]),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(root.path().join(AT)).expect("made");
+        there.iter().for_each(|name| std::fs::write(root.path().join(AT).join(name), "").expect("written"));
+        let made = setup(Client::Docker, &routes, &mirror(url), root.path()).expect("files");
+        for name in ["docker.io", "ghcr.io"] {
+            let text = content(&made, &format!("/etc/docker/certs.d/{name}/hosts.toml"));
+            let table: toml::Table = toml::from_str(text).expect("TOML");
+            // The proxy is the server as well.
+            for settings in [&table, table["host"][url].as_table().expect("a table")] {
+                let mut found = settings.clone();
+                found.retain(|key, _| ["ca", "client"].contains(&key));
+                let named: toml::Table =
+                    named.iter().map(|line| format!("{line}\n")).collect::<String>().parse().expect("TOML");
+                assert_eq!(found, named, "{url} {there:?}: {text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn no_hosts_toml_names_a_capability_that_older_releases_do_not_know() {
     let routes = config(None, &[("docker.io", false, &[]), ("ghcr.io", true, &[])]);

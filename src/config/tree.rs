@@ -67,13 +67,34 @@ pub(crate) fn parse(text: &str) -> Result<Tree, (Position, String)> {
         return Err((Position::default(), format!("not YAML: {why}")));
     }
     tree(text).map_err(|cause| {
-        let at = position(&cause).unwrap_or_default();
+        let Some(at) = position(&cause) else {
+            return another_document(text).unwrap_or_else(|| (Position::default(), format!("not YAML: {cause}")));
+        };
         match hint::of(text, at.line) {
             Some(Hint::Reason(line, column, sentence)) => (Position { line, column }, sentence),
             Some(Hint::Guess(hint)) => (at, format!("not YAML: {cause}: {hint}")),
             None => (at, format!("not YAML: {cause}")),
         }
     })
+}
+
+/// Where the parser, which does not say it, has found that a text is more than one document.
+fn another_document(text: &str) -> Option<(Position, String)> {
+    let lines = || (1..).zip(text.lines());
+    let is_key =
+        |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#') && !line.starts_with("---");
+    let (first, line) = lines().find(|(_, line)| is_key(line))?;
+    let is_outside = |line: &str| is_key(line) && !line.starts_with(' ');
+    if line.starts_with(' ')
+        && let Some((other, _)) = lines().find(|(at, line)| *at > first && is_outside(line))
+    {
+        let sentence =
+            format!("the line begins with a blank, and line {other} does not: begin both in the same column");
+        return Some((Position { line: first, column: 1 }, sentence));
+    }
+    let (second, _) = lines().find(|(at, line)| *at > first && (line.starts_with("---") || line.starts_with("...")))?;
+    let sentence = "a second document begins here: all settings are in one".to_owned();
+    Some((Position { line: second, column: 1 }, sentence))
 }
 
 fn tree(text: &str) -> Result<Tree, serde_yaml::Error> {
@@ -330,6 +351,8 @@ mod tests {
         let beside =
             |key| format!("{key} begins in a column in which no key above it does: indent it as its neighbours");
         let quotes = |c| format!("a value that begins with {c} needs quotes around it");
+        let blank =
+            |line| format!("the line begins with a blank, and line {line} does not: begin both in the same column");
         for (text, line, says) in [
             ("listen: 127.0.0.1:8080\n  tls: {key: /k}\n", 2, below("tls", "listen")),
             ("listen: 'a'\n  tls: {key: /k}\n", 2, below("tls", "listen")),
@@ -342,6 +365,10 @@ mod tests {
             ("listen: [::1]:8080\n", 1, quotes('[')),
             ("threads: 2\nlog: *x\n", 2, quotes('*')),
             ("listen:\n  - address: x\n  - address: [::1]:8080\n", 3, quotes('[')),
+            // Neither line nor cause was told.
+            (" listen: x\nroutes: []\n", 1, blank(2)),
+            ("# words\n\n  listen: x\n\n  log: {}\nroutes: []\n", 3, blank(6)),
+            ("listen: x\n---\nroutes: []\n", 2, "a second document begins here: all settings are in one".to_owned()),
             ("listen:\n\taddress: x\n", 2, "the line begins with a tab: indent with spaces".to_owned()),
         ] {
             let Err((at, sentence)) = parse(text) else { panic!("{text} is YAML") };

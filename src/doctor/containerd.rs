@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::ask;
 use super::expected::{self, Expected, List, by_hand, leftover, misplaced, unreadable};
@@ -41,6 +42,8 @@ pub(super) struct Facts {
     runs: Option<bool>,
     /// Why nobody could ask whether it listens.
     silent: Option<String>,
+    /// When the one that runs was started, if that is known.
+    pub(super) started: Option<SystemTime>,
     /// It was started before its settings were changed last.
     is_older: bool,
     version: Option<String>,
@@ -117,6 +120,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> O
     let certs: Vec<_> = directories.into_iter().map(|path| (path.clone(), hosts_toml::read(host, &path))).collect();
     let is_dockers = has_dockerd && !host.has_program(&["kubelet", "nerdctl", "crictl"]);
     Some(Facts {
+        started,
         is_older: host::is_older(started, changed),
         version,
         config,

@@ -1,7 +1,7 @@
 //! dockerd: `daemon.json`, its flags, what it has loaded, and the `hosts.toml` that it reads since release 28.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oci::members::Members;
 use oci::route::DOCKER_HUB;
@@ -50,6 +50,16 @@ const REFUSES: &str = "unable to configure the Docker daemon with file ";
 /// What it says is quoted up to here.
 const MAX_SAID: usize = 300;
 
+/// For what a dockerd goes by `hosts.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// For pulls and builds.
+    All,
+    /// For builds; of one that does not run, no more is known.
+    Builds,
+    Nothing,
+}
+
 /// What was read of it.
 pub(super) struct Facts {
     settings: Option<Text>,
@@ -60,6 +70,8 @@ pub(super) struct Facts {
     unit: Unit,
     certs: Vec<Directory>,
     runs: bool,
+    /// When the one that runs was started, if that is known.
+    pub(super) started: Option<SystemTime>,
     /// Why nobody has asked it, though systemd listens for it.
     stopped: Option<String>,
     /// The one that runs was started with other mirrors among its flags than its unit has by now, so it can only be started anew.
@@ -116,7 +128,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
         return None;
     }
     let mut unit = client_config::dockerd(host);
-    let (mut info, mut silent, mut has_old_flags, mut main) = (None, None, false, None);
+    let (mut info, mut silent, mut has_old_flags, mut main, mut started) = (None, None, false, None, None);
     if let Some(socket) = &socket {
         match ask::get_unix(socket, "/info").await {
             Ok(answer) => info = answer.json().filter(|_| answer.status == 200),
@@ -131,6 +143,8 @@ pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
         }
         // Of a socket that systemd has opened, this is no process.
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
+        let of_this = || host::processes("dockerd").first().filter(|_| host.is_this()).map(|(pid, _)| *pid);
+        started = pid.or_else(of_this).and_then(host::started);
         let command = pid.and_then(|pid| host::command_line(pid, "dockerd"));
         if let Some(command) = command.or_else(|| client_config::running_dockerd(host)) {
             main = Some(command.clone());
@@ -162,6 +176,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
         unit,
         certs,
         runs,
+        started,
         stopped,
         has_old_flags,
         is_this,
@@ -237,6 +252,15 @@ impl Facts {
         let status = self.info.as_ref().and_then(|info| info["DriverStatus"].as_array());
         let is_it = |pair: &Value| pair[1].as_str() == Some("io.containerd.snapshotter.v1");
         status.is_some_and(|pairs| pairs.iter().any(is_it))
+    }
+
+    /// What it asks by `hosts.toml`.
+    pub(super) fn reads_hosts_toml(&self) -> Reads {
+        match self.release() >= Some(READS_HOSTS_TOML) {
+            true if self.has_containerds_store() => Reads::All,
+            true => Reads::Builds,
+            false => Reads::Nothing,
+        }
     }
 
     /// The mirrors that it has loaded; `None` where it could not be asked. Since release 28 an empty list is null.

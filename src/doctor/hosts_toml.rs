@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path, without_mark};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
-use crate::client_config::address::{Here, Verdict, order};
+use crate::client_config::address::{Address, Here, Slip, Verdict, order};
 use crate::client_config::carries_marker;
 use crate::client_config::hosts_toml::fault::fault;
 use crate::client_config::hosts_toml::{Entry, Hosts};
@@ -88,21 +88,25 @@ fn unusable(host: &Host, beside: &str, content: &str) -> Option<(String, String)
     None
 }
 
-/// The files of authorities that any `hosts.toml` below a directory names.
-pub(super) fn authorities(host: &Host, certs: &str) -> Vec<String> {
-    let names = host.list(certs).unwrap_or_default();
-    let of_one = |name: String| {
-        let beside = format!("{certs}/{name}");
-        let content = host.read(&format!("{beside}/hosts.toml")).and_then(|text| text.content.ok()).unwrap_or_default();
-        let table = text::toml(&content).unwrap_or_default();
-        let hosts = text::entries(&table, "host").into_iter().map(|(_, host)| host);
-        let named: Vec<_> = hosts.chain([&table]).flat_map(|settings| strings(settings.get("ca"))).collect();
-        named
-            .into_iter()
-            .map(|path| if path.starts_with('/') { path } else { format!("{beside}/{path}") })
-            .collect::<Vec<_>>()
-    };
-    names.into_iter().flat_map(of_one).collect()
+/// The files of authorities that the `hosts.toml` of a registry below `certs` names for the proxy, of a closed one also as its server,
+/// which comes last; `None` where the certificate is not verified.
+pub(super) fn authorities(
+    expected: &Expected<'_>,
+    (certs, directories): (&str, &[Directory]),
+    registry: &str,
+) -> Option<Vec<String>> {
+    let Some(directory) = of(directories, registry) else { return Some(Vec::new()) };
+    let table = directory.file.content.as_ref().ok().and_then(|content| text::toml(content).ok()).unwrap_or_default();
+    let is_ours = |url: &str| expected.here.judge(&Address::parse(url).or_tls(true)) == Verdict::Ours;
+    let host = text::entries(&table, "host").into_iter().find_map(|(url, host)| is_ours(url).then_some(host));
+    let server = (expected.is_closed(registry) || host.is_none()).then_some(&table);
+    let asked: Vec<_> = host.into_iter().chain(server).collect();
+    if asked.iter().any(|settings| text::is_set(settings, "skip_verify")) {
+        return None;
+    }
+    let named = asked.into_iter().flat_map(|settings| strings(settings.get("ca")));
+    let beside = |path: String| if path.starts_with('/') { path } else { format!("{certs}/{}/{path}", directory.name) };
+    Some(named.map(beside).collect())
 }
 
 /// The texts of a value that is one, or a list, or a list of lists.
@@ -214,15 +218,29 @@ pub(super) fn judge(
     let here = &expected.here;
     let addresses = hosts.addresses();
     let list = List { file, key: "the list of hosts", registry, is_there: true };
-    if let Some(finding) = misplaced(here, order(here, &addresses), &list, fix.clone()) {
-        return (Way::Source, vec![finding]);
+    if let Some(mut finding) = misplaced(here, order(here, &addresses), &list, fix.clone()) {
+        let way = way_by(here, &addresses, hosts.server.is_some());
+        if way == Way::Nowhere {
+            finding.why = format!("it names nobody else, so every pull of {registry} fails");
+        }
+        return (way, vec![finding]);
     }
     let mut findings = Vec::new();
     if let Some(entry) = hosts.entries.first() {
         findings.extend(asks_elsewhere(entry, &list, engine, fix));
         findings.extend(unable(entry, file, registry, engine, fix));
     }
-    let way = if findings.is_empty() { Way::Proxy } else { Way::Source };
+    let way = match addresses.get(1..) {
+        Some(others) if !findings.is_empty() => way_by(here, others, hosts.server.is_some()),
+        _ => Way::Proxy,
+    };
+    for finding in &mut findings {
+        match way {
+            Way::Proxy => finding.why = format!("pulls of {registry} come to the proxy by its next address here only"),
+            Way::Nowhere => finding.why = format!("it names nobody else, so every pull of {registry} fails"),
+            Way::Source => {}
+        }
+    }
     let routed = expected.registries.get(registry).copied().unwrap_or_default();
     let of_fallback = match (routed.closed, hosts.next(here, registry)) {
         (true, Some(next)) => Some((
@@ -242,6 +260,17 @@ pub(super) fn judge(
         Finding { registries, code, file, text, why, fix: fix.clone() }
     }));
     (way, findings)
+}
+
+/// Where pulls go by a list of addresses, those that lead nowhere left out. A file without a `server` has the registry itself behind them.
+fn way_by(here: &Here, addresses: &[Address], has_server: bool) -> Way {
+    let leads = addresses.iter().find_map(|address| match here.judge(address) {
+        Verdict::Ours => Some(if address.is_bare() { Way::Proxy } else { Way::Source }),
+        // A file with a scheme that nobody knows is perhaps not read.
+        Verdict::Other | Verdict::Slip(Slip::Case) => Some(Way::Source),
+        Verdict::Slip(Slip::Port | Slip::Host | Slip::Scheme) => None,
+    });
+    leads.unwrap_or(if has_server { Way::Nowhere } else { Way::Source })
 }
 
 /// The proxy is asked for another path than its own.

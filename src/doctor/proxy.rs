@@ -206,7 +206,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     match &facts.answers {
         Ok(answer) => {
             if let Some(text) = answer.as_ref().and_then(|answer| strange(facts, answer)) {
-                found.find(stranger(at, text, &all));
+                found.find(stranger(at, text, expected));
                 return found;
             }
             found.runs = Some(true);
@@ -263,7 +263,7 @@ fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                     code: Code::NotReady,
                     file: None,
                     text,
-                    why: "what is not kept is answered by 503, and clients go to the source or fail".to_owned(),
+                    why: "what is not kept is answered by 502 or 503, and clients go to the source or fail".to_owned(),
                     fix: by_hand(format!("acr-cache-proxy check --online{}", expected.settings)),
                 });
             }
@@ -370,13 +370,13 @@ fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
 }
 
 /// Another program has the proxy's place.
-fn stranger(at: &str, text: String, all: &str) -> Finding {
+fn stranger(at: &str, text: String, expected: &Expected<'_>) -> Finding {
     Finding {
         registries: Vec::new(),
         code: Code::Stranger,
         file: None,
         text,
-        why: format!("engines that ask there get nothing of use: pulls of {all} go to the source"),
+        why: format!("engines that ask there get nothing of use: {}", down::without_it(expected)),
         fix: by_hand(who_listens(at)),
     }
 }

@@ -16,6 +16,7 @@ use crate::admin::admin;
 use crate::wire;
 
 mod buildkitds;
+mod certificates;
 mod containerds;
 mod dockerds;
 mod hosts_tomls;

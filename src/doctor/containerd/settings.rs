@@ -231,6 +231,7 @@ mod tests {
             certs: Vec::new(),
             runs: Some(true),
             silent: None,
+            started: None,
             is_older: false,
             version: Some(release.to_owned()),
             is_dockers: false,

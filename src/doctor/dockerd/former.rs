@@ -106,6 +106,7 @@ mod tests {
                 unit: Unit::default(),
                 certs: Vec::new(),
                 runs: true,
+                started: None,
                 stopped: None,
                 has_old_flags: false,
                 is_this: true,

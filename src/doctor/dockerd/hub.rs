@@ -42,7 +42,12 @@ pub(super) fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expect
     let list = set.list();
     let living = facts.living(here, mirrors.clone());
     former::find(&mirrors, &living, &list, here, |gone| set.taking_out(gone), found);
+    // Its own hosts.toml goes before the mirrors of daemon.json.
+    let by_hosts = expected.registries.contains_key(DOCKER_HUB) && leads_here_by_hosts_toml(facts, expected);
     for address in &living {
+        if by_hosts && facts.starts_with(address) == Some(true) {
+            continue;
+        }
         if let Some(why) = why_refused(facts, here, address) {
             // What is there already stays where client-config adds to the file.
             found.find(with_path(address, &list, true, why, set.by_editing()));
@@ -54,8 +59,6 @@ pub(super) fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expect
         }
         return;
     }
-    // Its own hosts.toml goes before the mirrors of daemon.json.
-    let by_hosts = leads_here_by_hosts_toml(facts, expected);
     let way = way(&set, settings, &living, by_hosts, expected, found);
     if expected.is_closed(DOCKER_HUB) && !by_hosts {
         found.never_close(&[DOCKER_HUB], "and dockerd's own mirrors always fall back");
@@ -155,7 +158,7 @@ fn way(
     }
     let Some(ours) = mirrors.iter().find(|address| here.judge(address) == Verdict::Ours) else { return Way::Proxy };
     if !ours.is_bare() {
-        return Way::Source;
+        return if by_hosts { Way::Proxy } else { Way::Source };
     }
     let unmeant = (!expected.is_meant(DOCKER_HUB, ours)).then(|| Finding {
         registries: vec![DOCKER_HUB.to_owned()],

@@ -48,14 +48,18 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
             (None, _) => {}
         }
         if reads == Some(false) && builds_by_hosts_toml {
-            let findings = match directory {
-                Some(directory) => hosts_toml::judge(expected, name, directory, facts.reader(), &fix).1,
+            let (way, findings) = match directory {
+                Some(directory) => hosts_toml::judge(expected, name, directory, facts.reader(), &fix),
                 // Builds of images of Docker Hub come by daemon.json as well.
-                None if name == DOCKER_HUB => Vec::new(),
-                None => vec![hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone())],
+                None if name == DOCKER_HUB => (Way::Proxy, Vec::new()),
+                None => {
+                    let missing = hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone());
+                    (Way::Source, vec![missing])
+                }
             };
             for finding in findings {
-                let why = format!("builds go by it, so what they need of {REGISTRIES} comes from the source");
+                let comes = if way == Way::Nowhere { "is not to be had" } else { "comes from the source" };
+                let why = format!("builds go by it, so what they need of {REGISTRIES} {comes}");
                 found.find(Finding { why, ..finding.of(name) });
             }
         }
@@ -118,6 +122,7 @@ mod tests {
                 unit: client_config::dockerd(&Host::new(root.path().to_owned())),
                 certs: Vec::new(),
                 runs: false,
+                started: None,
                 stopped: None,
                 has_old_flags: false,
                 is_this: true,

@@ -91,7 +91,7 @@ pub(super) fn unanswered(
 ) -> (Option<bool>, Finding) {
     let at = &facts.at;
     if cause.kind() == io::ErrorKind::InvalidData {
-        return (None, stranger(at, format!("what answers at {at} is not this proxy: {cause}"), all));
+        return (None, stranger(at, format!("what answers at {at} is not this proxy: {cause}"), expected));
     }
     let told = told(cause);
     if facts.is_there {
@@ -186,8 +186,8 @@ fn down(text: String, why: String, command: impl Into<String>) -> Finding {
     Finding { registries: Vec::new(), code: Code::Down, file: None, text, why, fix }
 }
 
-/// What comes of pulls while nobody answers.
-fn without_it(expected: &Expected<'_>) -> String {
+/// What comes of pulls while no proxy answers.
+pub(super) fn without_it(expected: &Expected<'_>) -> String {
     let of = |is_meant: fn(&Registry) -> bool| -> Vec<&str> {
         let meant = expected.registries.iter().filter(|(_, routed)| is_meant(routed));
         meant.map(|(name, _)| *name).collect()

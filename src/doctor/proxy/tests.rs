@@ -82,7 +82,7 @@ async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_
         assert!(found.findings.iter().all(|finding| finding.fix.command.starts_with(proxy)), "{found:?}");
         let mut dockerd = Examined::new(Part::Dockerd);
         let fix = Fix { command: "write".to_owned(), by: Some(Client::Docker) };
-        dockerd.find(Finding { fix, ..stranger("", String::new(), "") });
+        dockerd.find(Finding { fix, ..stranger("", String::new(), &expected) });
         let mut parts = [dockerd];
         first(&facts, &mut parts);
         assert_eq!(parts[0].findings[0].fix.command, engine);

@@ -6,6 +6,7 @@ use super::Do::{Install, Listen, Put, Remove, Swap, Write};
 const SOCKET: &str = "/run/docker.sock";
 const GHCR: &str = "/etc/docker/certs.d/ghcr.io/hosts.toml";
 const HUB: &str = "/etc/containerd/certs.d/docker.io/hosts.toml";
+const QUAY: &str = "/etc/containerd/certs.d/quay.io/hosts.toml";
 const CONFIG: &str = "/etc/containerd/config.toml";
 /// dockerd 28 with containerd's store.
 const NEW: &str = r#"{"ServerVersion": "28.5.2", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
@@ -154,5 +155,49 @@ pub(super) const BROKEN: &[Broken] = &[
             Remove(HUB),
         ],
         found: &[("containerd", "hidden")],
+    },
+    Broken {
+        what: "a mirror with a path that dockerd does not ask, since its hosts.toml goes before",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/etc/docker/daemon.json", "{\"registry-mirrors\": [\"@URL@/docker.io\"]}"),
+            Listen(
+                SOCKET,
+                r#"{"ServerVersion": "28.5.2", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+                    "RegistryConfig": {"Mirrors": ["@URL@/docker.io/"]}}"#,
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a wrong port as host and as server of a closed route, of which pulls were said to go to the source",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Put(QUAY, "server = \"http://127.0.0.1:1\"\n[host.\"http://127.0.0.1:1\"]\n"),
+        ],
+        found: &[("containerd", "address")],
+    },
+    Broken {
+        what: "TLS as host and as server of a closed route, of which pulls were said to go to the source",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Put(QUAY, "server = \"https://@AT@\"\n[host.\"https://@AT@\"]\n"),
+        ],
+        found: &[("containerd", "address")],
+    },
+    Broken {
+        what: "a wrong path of a closed route, whose pulls come by the server",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Put(QUAY, "server = \"@URL@\"\n[host.\"@URL@/quay.io\"]\n"),
+        ],
+        found: &[("containerd", "path")],
     },
 ];

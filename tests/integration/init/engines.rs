@@ -46,7 +46,10 @@ async fn a_file_of_somebody_else_kept_all_others_from_being_written() {
         assert_eq!(written.contains("debug"), daemon_json.is_some(), "{written}");
         assert_eq!((status, host.read(GHCR).as_deref()), (1, Some(foreign)), "{said}");
         assert!(said.ends_with("docker: files that were left as they are: 1\n"), "{said}");
-        assert!(said.contains("was not written from here. It is left as it is; merge this into it, each key once:"), "{said}");
+        assert!(
+            said.contains("was not written from here. It is left as it is; merge this into it, each key once:"),
+            "{said}"
+        );
         assert!(question.is_none_or(|question| said.contains(question)), "{said}");
     }
 }

@@ -1,0 +1,141 @@
+//! A proxy that speaks TLS, and engines that trust its certificate, or do not.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use acr_emulator::Emulator;
+use testkit::Setup;
+use testkit::certificates::Authority;
+
+use super::{Do, Host, Site, found, listen, set_time};
+use crate::tls::Secret;
+
+/// A proxy with a certificate of this authority, and its address for the engines of other hosts.
+/// What it reads and asks is kept beside it.
+async fn with_tls(ca: &Authority) -> (Site, (Emulator, Secret), String) {
+    let azure = testkit::azure().await;
+    let secret = Secret::new(&ca.server(&["localhost"]), &[]);
+    let setup = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls("")));
+    let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
+    let proxy = setup.start();
+    let settings = settings.replacen("127.0.0.1:0", &proxy.address().to_string(), 1);
+    let at = format!("localhost:{}", proxy.address().port());
+    (Site { proxy, settings }, (azure, secret), at)
+}
+
+/// As doctor's fix says.
+fn write(host: &Host, client: &str, mirror: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    command.args(["client-config", client, "--write", "--merge", "--mirror", mirror, "--root"]).arg(host.root.path());
+    let output = command.arg("--config").arg(host.path("/etc/acr-cache-proxy/config.yaml")).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn untrusting(host: &Host, mirror: &str) -> Vec<String> {
+    let found = found(&host.doctor(&["--json", "--mirror", mirror])).into_iter();
+    found.filter(|(_, code)| code == "untrusted").map(|(part, _)| part).collect()
+}
+
+/// It was said that pulls come through the proxy, and all of them went to the source.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
+    let ca = Authority::new("mirror CA");
+    let (site, _kept, at) = with_tls(&ca).await;
+    let mirror = format!("https://{at}");
+    let host = site.host(&[Do::Install(&["podman", "dockerd"])]);
+    ["podman", "docker"].into_iter().for_each(|client| write(&host, client, &mirror));
+    let untrusting = || untrusting(&host, &mirror);
+    assert_eq!(untrusting(), ["dockerd", "podman"]);
+    host.put(&format!("/etc/docker/certs.d/{at}/ca.crt"), ca.pem());
+    assert_eq!(untrusting(), Vec::<String>::new(), "podman looks there, too");
+    fs::remove_dir_all(host.path("/etc/docker/certs.d")).expect("it was there");
+    host.put(&format!("/etc/containers/certs.d/{at}/ca.crt"), ca.pem());
+    assert_eq!(untrusting(), ["dockerd"]);
+    host.put("/etc/ssl/certs/ca-certificates.crt", ca.pem());
+    assert_eq!(untrusting(), Vec::<String>::new());
+    fs::remove_file(host.path("/etc/ssl/certs/ca-certificates.crt")).expect("it was there");
+    // It looked below /etc/containerd/certs.d, wherever containerd looks.
+    fs::remove_file(host.path("/usr/bin/dockerd")).expect("it was there");
+    fs::remove_file(host.path("/usr/bin/podman")).expect("it was there");
+    host.put("/usr/bin/containerd", "");
+    host.put("/srv/ca.crt", ca.pem());
+    let section = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = ";
+    host.put("/etc/containerd/config.toml", &format!("{section}\"/srv/certs.d\"\n"));
+    for (ca, is_found) in [("", true), ("  ca = \"/srv/ca.crt\"\n", false)] {
+        let hosts = format!(
+            "server = \"https://registry-1.docker.io\"\n[host.\"{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{ca}"
+        );
+        host.put("/srv/certs.d/docker.io/hosts.toml", &hosts);
+        let expected: &[&str] = if is_found { &["containerd"] } else { &[] };
+        assert_eq!(untrusting(), expected, "{ca}");
+    }
+}
+
+/// dockerd 28 was called right by the file that it reads for `daemon.json` alone, and its pulls into the containerd image store, and all
+/// builds, went past the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_for_daemon_json_is_none_for_what_dockerd_asks_by_hosts_toml() {
+    let ca = Authority::new("mirror CA");
+    let (site, _kept, at) = with_tls(&ca).await;
+    let mirror = format!("https://{at}");
+    let containerds = r#", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]"#;
+    for (version, store, is_untrusting, what) in [
+        ("28.5.2", containerds, true, "TLS with the proxy fails, and pulls of "),
+        ("28.5.2", "", true, "builds go by hosts.toml, and by the files that it names"),
+        ("27.5.1", containerds, false, ""),
+    ] {
+        let host = site.host(&[Do::Install(&["dockerd"])]);
+        write(&host, "docker", &mirror);
+        host.put(&format!("/etc/docker/certs.d/{at}/ca.crt"), ca.pem());
+        let mirrors = format!(r#""RegistryConfig": {{"Mirrors": ["{mirror}/"]}}"#);
+        listen(&host.path("/run/docker.sock"), &format!(r#"{{"ServerVersion": "{version}"{store}, {mirrors}}}"#));
+        let expected: &[&str] = if is_untrusting { &["dockerd"] } else { &[] };
+        assert_eq!(untrusting(&host, &mirror), expected, "{version} {store}");
+        let output = host.doctor(&["--mirror", &mirror]);
+        let report = String::from_utf8_lossy(&output.stdout);
+        let fix = format!(
+            "install -D -m 0644 CA.pem /etc/docker/certs.d/{at}/ca.crt && acr-cache-proxy client-config docker "
+        );
+        assert!(report.contains(what) && report.contains(&fix) == is_untrusting, "{report}");
+        // As that fix does.
+        write(&host, "docker", &mirror);
+        assert_eq!(untrusting(&host, &mirror), Vec::<String>::new(), "{version} {store}");
+    }
+}
+
+/// "Nothing is wrong on this host" was said, and dockerd and containerd, which were not restarted, went past the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_came_after_an_engine_was_started_is_not_loaded() {
+    const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+    const GIVEN: &str = "/usr/local/share/ca-certificates/mirror.crt";
+    const OF_SYSTEM: &str = "/usr/share/ca-certificates/mozilla/one.crt";
+    let (ca, other) = (Authority::new("mirror CA"), Authority::new("another CA"));
+    let (site, _kept, at) = with_tls(&ca).await;
+    let mirror = format!("https://{at}");
+    let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let after = SystemTime::now() + Duration::from_secs(60);
+    for (what, files, is_found) in [
+        ("given later", &[(BUNDLE, &ca, after), (GIVEN, &ca, after)][..], true),
+        ("given before, and the bundle made anew", &[(BUNDLE, &ca, after), (GIVEN, &ca, before)], false),
+        ("into the bundle itself", &[(BUNDLE, &ca, after), (OF_SYSTEM, &other, before)], true),
+        ("into the bundle before", &[(BUNDLE, &ca, before), (OF_SYSTEM, &other, before)], false),
+        ("with the system", &[(BUNDLE, &ca, after), (OF_SYSTEM, &ca, before)], false),
+    ] {
+        let host = site.host(&[Do::Install(&["dockerd"])]);
+        write(&host, "docker", &mirror);
+        let mirrors = format!(r#""RegistryConfig": {{"Mirrors": ["{mirror}/"]}}"#);
+        let store = r#""DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]"#;
+        listen(&host.path("/run/docker.sock"), &format!(r#"{{"ServerVersion": "28.5.2", {store}, {mirrors}}}"#));
+        for (path, ca, time) in files {
+            host.put(path, ca.pem());
+            set_time(&host.path(path), *time);
+        }
+        let found = found(&host.doctor(&["--json", "--mirror", &mirror]));
+        assert_eq!(
+            found.iter().any(|(part, code)| part == "dockerd" && code == "not-loaded"),
+            is_found,
+            "{what}: {found:?}"
+        );
+    }
+}
