@@ -202,7 +202,7 @@
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
 //!     hosts_toml                       files that containerd and dockerd read
 //!     registries_conf                  files that podman and CRI-O read
-//!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
+//!       fault, shape, aliases, blocking  why one fails every pull; its keys and their types; its short names; what it blocks
 //!       release, files, users            releases that differ in what they read; which files count for whom; those of one user
 //!       certificates                     those for an address that cannot be loaded
 //!     policy                           what podman accepts

@@ -17,6 +17,7 @@ use crate::host::Text;
 use crate::shell::shell_word;
 
 mod aliases;
+mod blocking;
 mod certificates;
 mod fault;
 mod files;
@@ -28,6 +29,7 @@ use fault::fault;
 pub(super) use files::Files;
 pub(super) use users::by_owner;
 
+use blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
 use users::{of_addition, of_owner, of_user};
 
 /// A user's own, below the home directory.
@@ -335,77 +337,6 @@ fn take_out(file: &str, prefix: &str) -> Fix {
 /// Whether an entry of this prefix counts for what is asked of the proxy itself.
 fn is_proxys(prefix: &str, expected: &Expected<'_>) -> bool {
     !prefix.starts_with("*.") && expected.here.judge(&Address::parse(prefix)) == Verdict::Ours
-}
-
-/// An entry that keeps requests from the proxy.
-struct Blocking<'a> {
-    entry: &'a Entry,
-    /// The registries of which no request comes here, and where their pulls go; none if it is for a part of what is asked.
-    all_of: Vec<(&'a str, Way)>,
-}
-
-/// Each place that is asked is looked up among the entries again, by what it is asked for (`newDockerClient` in containers/image).
-fn blocking<'a>(entries: &'a [Entry], expected: &'a Expected<'_>) -> Vec<Blocking<'a>> {
-    let mut found: Vec<Blocking<'a>> = Vec::new();
-    let mut add = |entry: &'a Entry, all_of: Option<(&'a str, Way)>| match found
-        .iter_mut()
-        .find(|known| known.entry.prefix == entry.prefix)
-    {
-        Some(known) => known.all_of.extend(all_of),
-        None => found.push(Blocking { entry, all_of: all_of.into_iter().collect() }),
-    };
-    for route in expected.routes.iter() {
-        let Some(counts) = covering(entries, &route.source.to_string()) else { continue };
-        let ours = |place: &&Place| expected.here.judge(&place.address) == Verdict::Ours;
-        let Some(place) = counts.places.first().filter(ours) else { continue };
-        let asked = place.address.to_string();
-        if let Some(entry) = covering(entries, &asked).filter(|entry| entry.is_blocked) {
-            add(entry, Some((route.source.registry(), counts.way_without_first())));
-        }
-        let below = format!("{asked}/");
-        let parts = entries.iter().filter(|entry| entry.is_blocked && entry.prefix.starts_with(&below));
-        parts.for_each(|entry| add(entry, None));
-    }
-    found
-}
-
-/// `whose` is for whom, if it is not the system's.
-fn of_blocking(Entry { file, prefix, .. }: &Entry, all_of: &[(&str, Way)], whose: &str) -> Finding {
-    let what = if all_of.is_empty() {
-        "where the proxy is asked for a part of the images"
-    } else {
-        "where the proxy is asked"
-    };
-    of_owner(Finding {
-        registries: Vec::new(),
-        code: Code::Blocked,
-        file: Some(file.clone()),
-        text: format!("{prefix}, {what}, has blocked = true"),
-        why: format!(
-            "these pulls go past the proxy{whose}, to the source, and nobody is told; of a closed route they fail"
-        ),
-        fix: take_out(file, prefix),
-    })
-}
-
-/// The entry that blocks all of Docker Hub that has a name without a registry, where all of Docker Hub is routed.
-fn blocks_official<'a>(entries: &'a [Entry], expected: &Expected<'_>) -> Option<&'a Entry> {
-    let routes = |source: &str| expected.routes.iter().any(|route| route.source.to_string() == source);
-    // An entry for what has a route is judged by that.
-    let is_asked = routes(DOCKER_HUB) && !routes(OFFICIAL);
-    covering(entries, OFFICIAL).filter(|entry| is_asked && entry.prefix == OFFICIAL && entry.is_blocked)
-}
-
-/// `whose` is for whom, if it is not the system's.
-fn of_official(Entry { file, prefix, .. }: &Entry, whose: &str) -> Finding {
-    of_owner(Finding {
-        registries: Vec::new(),
-        code: Code::Blocked,
-        file: Some(file.clone()),
-        text: format!("{prefix} has blocked = true"),
-        why: format!("every pull of an official image of Docker Hub is refused{whose}: busybox is {prefix}/busybox"),
-        fix: take_out(file, prefix),
-    })
 }
 
 /// Where pulls of a registry go by this entry, and what is wrong with it.

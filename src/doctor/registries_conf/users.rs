@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use oci::route::DOCKER_HUB;
 
 use super::Release;
+use super::blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
 use super::files::{Addition, Files};
-use super::{
-    Blocking, Entry, OURS, ROOTS, USERS, blocking, blocks_official, covering, entries, judge_entry, of_blocking,
-    of_official, take_out,
-};
+use super::{Entry, OURS, ROOTS, USERS, covering, entries, judge_entry, take_out};
 use crate::doctor::expected::{Expected, aside, by_hand};
 use crate::doctor::finding::{Code, Examined, Finding, Fix, REGISTRIES, Way, listed};
 use crate::host::Text;
