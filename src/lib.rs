@@ -203,7 +203,7 @@
 //!     hosts_toml                       files that containerd and dockerd read
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases, blocking  why one fails every pull; its keys and their types; its short names; what it blocks
-//!       release, files, users            releases that differ in what they read; which files count for whom; those of one user
+//!       release, files, users, owner     releases that differ in what they read; which files count for whom; those of one user; who changes one
 //!       certificates                     those for an address that cannot be loaded
 //!     policy                           what podman accepts
 //!       requirement                      why one of its requirements is refused

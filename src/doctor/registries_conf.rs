@@ -21,16 +21,18 @@ mod blocking;
 mod certificates;
 mod fault;
 mod files;
+mod owner;
 mod release;
 mod shape;
 mod users;
 
 use fault::fault;
 pub(super) use files::Files;
-pub(super) use users::by_owner;
+pub(super) use owner::by_owner;
 
 use blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
-use users::{of_addition, of_owner, of_user};
+use owner::of_owner;
+use users::{of_addition, of_user};
 
 /// A user's own, below the home directory.
 const USERS: &str = ".config/containers/registries.conf";

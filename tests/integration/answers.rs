@@ -53,7 +53,7 @@ impl Stage {
 }
 
 /// The ways of an answer that no flight reads: the settings, what is asked, and with which headers.
-fn passed<'a>(blob: &'a str) -> [(&'static str, &'static str, (&'static str, &'a str), &'static str); 7] {
+fn passed(blob: &str) -> [(&'static str, &'static str, (&'static str, &str), &'static str); 7] {
     [
         ("{}", "redirect", ("GET", MANIFEST), ANY),
         ("{}", "redirect", ("HEAD", blob), ""),

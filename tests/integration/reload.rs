@@ -225,7 +225,7 @@ async fn who_waits_for_a_proxy_that_stands_still_is_told_so() {
     };
     let expected = format!("acr-cache-proxy: process {pid} has not answered yet, and is waited for up to 60 s\n");
     assert_eq!(first(&mut of_reload), expected);
-    let expected = "acr-cache-proxy: warm: the proxy has not answered yet, and is waited for up to 60 s\n";
+    let expected = "acr-cache-proxy: warm: the proxy has not answered yet: a connection is waited for 5 s at most, an answer 60 s\n";
     assert_eq!(first(&mut of_warm), expected);
     proxy.signal("CONT");
     assert!(reload.wait().expect("it ends").success(), "{}", first(&mut of_reload));

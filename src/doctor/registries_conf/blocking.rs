@@ -2,7 +2,7 @@
 
 use oci::route::DOCKER_HUB;
 
-use super::users::of_owner;
+use super::owner::of_owner;
 use super::{Entry, OFFICIAL, Place, covering, take_out};
 use crate::client_config::address::Verdict;
 use crate::doctor::expected::Expected;

@@ -7,30 +7,12 @@ use oci::route::DOCKER_HUB;
 use super::Release;
 use super::blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
 use super::files::{Addition, Files};
+use super::owner::by_owner;
 use super::{Entry, OURS, ROOTS, USERS, covering, entries, judge_entry, take_out};
 use crate::doctor::expected::{Expected, aside, by_hand};
-use crate::doctor::finding::{Code, Examined, Finding, Fix, REGISTRIES, Way, listed};
+use crate::doctor::finding::{Code, Examined, Finding, REGISTRIES, Way, listed};
 use crate::host::Text;
 use crate::shell::shell_word;
-
-/// A file of a user is changed by that user: root would follow the user's links, to where only root may write.
-pub(crate) fn by_owner(path: &str, fix: Fix) -> Fix {
-    match path.split_once("/.config/") {
-        Some((home, _)) if home != ROOTS => {
-            let command = format!("runuser -u \"$(stat -c %U {})\" -- {}", shell_word(home), fix.command);
-            Fix { command, ..fix }
-        }
-        _ => fix,
-    }
-}
-
-/// The same of a whole finding about a file.
-pub(super) fn of_owner(finding: Finding) -> Finding {
-    match finding.file.clone() {
-        Some(path) => Finding { fix: by_owner(&path, finding.fix.clone()), ..finding },
-        None => finding,
-    }
-}
 
 /// Where the pulls of these registries go by a file in this home, as far as they are the system's.
 fn lead_root(home: &str, registries: Vec<&str>, way: Way, found: &mut Examined) {
