@@ -82,7 +82,7 @@ mod tests {
     fn bash_completes_the_flags_of_each_subcommand() {
         let script = r#"
             eval "$1"
-            for words in "$NAME d" "$NAME client-config --mer" "$NAME init --sk" "$NAME doctor --fi" "$NAME client-config --masq" \
+            for words in "$NAME do" "$NAME client-config --mer" "$NAME init --sk" "$NAME doctor --fi" "$NAME client-config --masq" \
                 "$NAME check --exit" "$NAME check --variables" "$NAME g" "$NAME client-config d" "$NAME init --skip s" "$NAME warm --layers h"; do
                 read -ra COMP_WORDS <<< "$words"
                 COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
@@ -95,7 +95,7 @@ mod tests {
         let output = bash.output().expect("bash runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(
-            said, "doctor demo\n--merge\n--skip\n--fix\n\n\n\n\ndocker docker-desktop\nservice\nhead\n",
+            said, "doctor\n--merge\n--skip\n--fix\n\n\n\n\ndocker docker-desktop\nservice\nhead\n",
             "{output:?}"
         );
     }
