@@ -216,16 +216,16 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         return not_set_up(proxy::judge(&proxy, &expected));
     }
     let by_hosts_toml = trust::ByHostsToml {
-        containerd: containerd.as_ref().map(containerd::Facts::certs_directories).unwrap_or_default(),
-        dockerd: dockerd.as_ref().map(dockerd::Facts::reads_hosts_toml),
+        containerd: containerd.as_ref().map(containerd::Facts::hosts_tomls).unwrap_or_default(),
+        dockerd: dockerd.as_ref().map(dockerd::Facts::hosts_tomls),
         started: [
             (Part::Dockerd, "docker", dockerd.as_ref().and_then(|facts| facts.started)),
             (Part::Containerd, "containerd", containerd.as_ref().and_then(|facts| facts.started)),
         ],
     };
     let mut parts = vec![proxy::judge(&proxy, &expected)];
-    parts.extend(dockerd.map(|facts| dockerd::judge(&facts, &expected)));
-    parts.extend(containerd.map(|facts| containerd::judge(&facts, &expected)));
+    parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
+    parts.extend(containerd.as_ref().map(|facts| containerd::judge(facts, &expected)));
     parts.extend(podman.map(|facts| podman::judge(&facts, &expected)));
     parts.extend(crio.map(|facts| podman::judge_crio(&facts, &expected)));
     parts.extend(buildkitd.map(|facts| buildkitd::judge(&facts, &expected)));

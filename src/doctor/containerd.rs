@@ -74,10 +74,12 @@ fn address(config: &Text) -> Option<String> {
 }
 
 impl Facts {
-    /// The directories in which it looks for `hosts.toml`, as its settings say.
-    pub(super) fn certs_directories(&self) -> Vec<String> {
+    /// The directories in which it looks for `hosts.toml`, as its settings say, in their order, and what is there.
+    pub(super) fn hosts_tomls(&self) -> Vec<(&str, &[Directory])> {
         let set = Settings::of(self).ok().and_then(|settings| settings.path);
-        set.as_deref().unwrap_or(CERTS_D).split(':').map(|path| path.trim_end_matches('/').to_owned()).collect()
+        let paths = set.as_deref().unwrap_or(CERTS_D).split(':').map(|path| path.trim_end_matches('/'));
+        let found = paths.filter_map(|path| self.certs.iter().find(|(known, _)| known == path));
+        found.map(|(path, all)| (path.as_str(), &all[..])).collect()
     }
 
     /// Nobody but dockerd uses it: it has no mirrors of its own, neither the proxy's nor another's.

@@ -254,13 +254,14 @@ impl Facts {
         status.is_some_and(|pairs| pairs.iter().any(is_it))
     }
 
-    /// What it asks by `hosts.toml`.
-    pub(super) fn reads_hosts_toml(&self) -> Reads {
-        match self.release() >= Some(READS_HOSTS_TOML) {
+    /// What it asks by `hosts.toml`, and what is in the directory of these.
+    pub(super) fn hosts_tomls(&self) -> (Reads, &[Directory]) {
+        let reads = match self.release() >= Some(READS_HOSTS_TOML) {
             true if self.has_containerds_store() => Reads::All,
             true => Reads::Builds,
             false => Reads::Nothing,
-        }
+        };
+        (reads, &self.certs)
     }
 
     /// The mirrors that it has loaded; `None` where it could not be asked. Since release 28 an empty list is null.

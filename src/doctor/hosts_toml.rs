@@ -180,39 +180,10 @@ pub(super) fn judge(
     fix: &Fix,
 ) -> (Way, Vec<Finding>) {
     let (file, engine) = (directory.path(), reader.name);
-    let ignored = format!("{engine} takes the file for none, and pulls of {registry} go past the proxy in silence");
-    if let Some(wrong) = directory.file.content.as_ref().err().filter(|_| directory.is_directory) {
-        let why = format!("{engine} cannot read it, and every pull of {registry} fails");
-        let write = fix.by.map_or_else(String::new, |_| format!(" && {}", fix.command));
-        let finding = Finding { fix: by_hand(aside(file) + &write), ..unreadable(file, wrong, &why) };
-        return (Way::Nowhere, vec![finding]);
-    }
-    let parsed = directory.file.content.clone().and_then(|content| match fault(&content, reader) {
-        Some(wrong) => Err(wrong),
-        None => Hosts::parse(&content),
-    });
-    let hosts = match parsed {
+    let hosts = match understood(registry, directory, reader, fix) {
         Ok(hosts) => hosts,
-        Err(wrong) => {
-            let is_marked = directory.file.content.as_ref().is_ok_and(|content| content.starts_with(MARK));
-            let mut finding = unreadable(file, &wrong, &ignored);
-            if is_marked {
-                finding.fix = by_hand(without_mark(file));
-            }
-            return (Way::Source, vec![finding]);
-        }
+        Err((way, finding)) => return (way, vec![*finding]),
     };
-    if let Some((path, wrong)) = &directory.unusable {
-        let finding = Finding {
-            registries: vec![registry.to_owned()],
-            code: Code::Unreadable,
-            file: Some(file.to_owned()),
-            text: format!("it names {path}: {wrong}"),
-            why: format!("{engine} loads the certificates of all hosts first, so every pull of {REGISTRIES} fails"),
-            fix: edit(file, ""),
-        };
-        return (Way::Nowhere, vec![finding]);
-    }
     let beside = || by_hand(format!("{} && {}", aside(file), fix.command));
     let fix = if is_foreign(directory) && fix.by.is_some() { &beside() } else { fix };
     let here = &expected.here;
@@ -235,31 +206,79 @@ pub(super) fn judge(
         _ => Way::Proxy,
     };
     for finding in &mut findings {
-        match way {
-            Way::Proxy => finding.why = format!("pulls of {registry} come to the proxy by its next address here only"),
-            Way::Nowhere => finding.why = format!("it names nobody else, so every pull of {registry} fails"),
-            Way::Source => {}
-        }
+        finding.why = match way {
+            Way::Proxy => format!(
+                "this address gives nothing, and pulls of {registry} come to the proxy by the next one in the file"
+            ),
+            Way::Nowhere => format!("it names nobody else, so every pull of {registry} fails"),
+            Way::Source => continue,
+        };
     }
-    let routed = expected.registries.get(registry).copied().unwrap_or_default();
-    let of_fallback = match (routed.closed, hosts.next(here, registry)) {
-        (true, Some(next)) => Some((
+    findings.extend(of_next(hosts.next(here, registry), expected.is_closed(registry), &list, engine, fix));
+    (way, findings)
+}
+
+/// What the file says, if the engine takes it; else where pulls go, and what is wrong.
+fn understood(
+    registry: &str,
+    directory: &Directory,
+    reader: Reader<'_>,
+    fix: &Fix,
+) -> Result<Hosts, (Way, Box<Finding>)> {
+    let (file, engine) = (directory.path(), reader.name);
+    let ignored = format!("{engine} takes the file for none, and pulls of {registry} go past the proxy in silence");
+    if let Some(wrong) = directory.file.content.as_ref().err().filter(|_| directory.is_directory) {
+        let why = format!("{engine} cannot read it, and every pull of {registry} fails");
+        let write = fix.by.map_or_else(String::new, |_| format!(" && {}", fix.command));
+        let finding = Finding { fix: by_hand(aside(file) + &write), ..unreadable(file, wrong, &why) };
+        return Err((Way::Nowhere, Box::new(finding)));
+    }
+    let parsed = directory.file.content.clone().and_then(|content| match fault(&content, reader) {
+        Some(wrong) => Err(wrong),
+        None => Hosts::parse(&content),
+    });
+    let hosts = match parsed {
+        Ok(hosts) => hosts,
+        Err(wrong) => {
+            let is_marked = directory.file.content.as_ref().is_ok_and(|content| content.starts_with(MARK));
+            let mut finding = unreadable(file, &wrong, &ignored);
+            if is_marked {
+                finding.fix = by_hand(without_mark(file));
+            }
+            return Err((Way::Source, Box::new(finding)));
+        }
+    };
+    if let Some((path, wrong)) = &directory.unusable {
+        let finding = Finding {
+            registries: vec![registry.to_owned()],
+            code: Code::Unreadable,
+            file: Some(file.to_owned()),
+            text: format!("it names {path}: {wrong}"),
+            why: format!("{engine} loads the certificates of all hosts first, so every pull of {REGISTRIES} fails"),
+            fix: edit(file, ""),
+        };
+        return Err((Way::Nowhere, Box::new(finding)));
+    }
+    Ok(hosts)
+}
+
+/// Who is asked after the proxy is not as the route has it.
+fn of_next(next: Option<String>, is_closed: bool, list: &List<'_>, engine: &str, fix: &Fix) -> Option<Finding> {
+    let registry = list.registry;
+    let (code, text, why) = match (is_closed, next) {
+        (true, Some(next)) => (
             Code::NotClosed,
             format!("after the proxy it names {next}, and the route is on_failure: closed"),
             format!("when a pull of {registry} fails at the proxy, {engine} goes to the source all the same"),
-        )),
-        (false, None) => Some((
+        ),
+        (false, None) => (
             Code::NoFallback,
             "it names nobody but the proxy, and the route is on_failure: fallback".to_owned(),
             format!("while the proxy is down, pulls of {registry} fail that the source would answer"),
-        )),
-        (true, None) | (false, Some(_)) => None,
+        ),
+        (true, None) | (false, Some(_)) => return None,
     };
-    findings.extend(of_fallback.map(|(code, text, why)| {
-        let (registries, file) = (Vec::new(), Some(file.to_owned()));
-        Finding { registries, code, file, text, why, fix: fix.clone() }
-    }));
-    (way, findings)
+    Some(Finding { registries: Vec::new(), code, file: Some(list.file.to_owned()), text, why, fix: fix.clone() })
 }
 
 /// Where pulls go by a list of addresses, those that lead nowhere left out. A file without a `server` has the registry itself behind them.

@@ -228,6 +228,8 @@ mod tests {
             (accept, format!(r#""*.io": {reject}, "docker.io": {accept}"#), "docker.io", false, ""),
             (accept, format!(r#""": {reject}"#), "docker.io", true, ""),
             (accept, format!(r#""ghcr.io": {reject}"#), "docker.io", false, ""),
+            // An entry of registries.conf counts for each port, and a scope does not.
+            (accept, format!(r#""localhost": {reject}"#), "localhost:5000", false, ""),
             (accept, format!(r#""docker.io/a": {reject}"#), "docker.io", false, "docker.io/a"),
             (reject, format!(r#""docker.io/a": {accept}"#), "docker.io", true, "docker.io/a"),
         ] {

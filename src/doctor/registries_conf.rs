@@ -120,14 +120,16 @@ pub(super) fn covers(prefix: &str, source: &str) -> bool {
             .split('/')
             .next()
             .is_some_and(|host| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))),
-        // The port of an address without one is not looked at (`refMatchingPrefix` in containers/image).
-        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':'])),
+        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
     }
 }
 
 /// The entry that counts for a source: the one with the longest prefix that covers it.
 fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
-    entries.iter().filter(|entry| covers(&entry.prefix, source)).max_by_key(|entry| entry.prefix.len())
+    // The port of an address without one is not looked at (`refMatchingPrefix` in containers/image).
+    let is_host = |entry: &Entry| source.strip_prefix(&entry.prefix).is_some_and(|rest| rest.starts_with(':'));
+    let fits = entries.iter().filter(|entry| covers(&entry.prefix, source) || is_host(entry));
+    fits.max_by_key(|entry| entry.prefix.len())
 }
 
 /// Pure: what is wrong with the files, as each release that may be here reads them. `reload` is what has to follow a change.
@@ -371,7 +373,8 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     let Some(place) = places.first() else { return (Way::Source, Vec::new()) };
     let mut findings = Vec::new();
     let mut way = Way::Proxy;
-    let past = if places.len() > 1 { PAST } else { FAIL };
+    let without_first = entry.way_without_first();
+    let past = if without_first == Way::Nowhere { FAIL } else { PAST };
     let path = place.address.path.trim_start_matches('/');
     let below = prefix.split_once('/').map_or("", |(_, below)| below);
     let is_right = path == prefix || path == below && expected.is_meant(registry, &place.address);
@@ -383,17 +386,17 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
             text,
             format!("the proxy refuses these requests or takes them for another registry's: {past}"),
         ));
-        way = entry.way_without_first();
+        way = without_first;
     }
     if here.is_plain(&place.address) && !place.is_insecure {
         let text = format!("{} has no insecure = true, and the proxy speaks plain HTTP there", place.address);
         findings.push(finding(Code::Insecure, text, format!("TLS with the proxy fails, and {past}")));
-        way = entry.way_without_first();
+        way = without_first;
     }
     if place.is_by_digest {
         let text = "mirror-by-digest-only or pull-from-mirror keeps tags from the proxy".to_owned();
         findings.push(finding(Code::Capabilities, text, format!("of images that are named by a tag, {PAST}")));
-        way = entry.way_without_first();
+        way = without_first;
     }
     let next = next_one(prefix, registry, &addresses, expected);
     findings.extend(next.map(|(code, text, why)| finding(code, text, why)));

@@ -42,11 +42,11 @@ const OF_SYSTEM: &str = "/usr/share/ca-certificates/mozilla/*.crt";
 const FILE: &str = "  # CA.pem: the certificate of the authority that has signed the proxy's";
 
 /// Who goes by `hosts.toml`, which names authorities for each registry.
-pub(super) struct ByHostsToml {
-    /// The directories in which containerd looks for them.
-    pub containerd: Vec<String>,
-    /// For what dockerd does; `None` where there is none.
-    pub dockerd: Option<Reads>,
+pub(super) struct ByHostsToml<'a> {
+    /// The directories in which containerd looks for them, and what is there.
+    pub containerd: Vec<(&'a str, &'a [Directory])>,
+    /// For what dockerd does, and what is in its own directory; `None` where there is no dockerd.
+    pub dockerd: Option<(Reads, &'a [Directory])>,
     /// The two, their services, and when those that run were started, if that is known.
     pub started: [(Part, &'static str, Option<SystemTime>); 2],
 }
@@ -62,7 +62,7 @@ enum Own {
 }
 
 /// Adds what is wrong to the engines that pull through the proxy. Where nobody answers at its address, that is told of the proxy.
-pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml, parts: &mut [Examined]) {
+pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
     let url = Address::parse(&expected.here.url);
     if !url.has_tls() {
         return;
@@ -91,14 +91,14 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
             let why = format!("TLS with the proxy fails, and {PAST}; of a closed route every pull fails");
             part.find(untrusted(&url, &wrong, &name, why, fix));
         }
-        if part.part == Part::Dockerd && by.dockerd == Some(Reads::Builds) {
-            builds(&mut shown, expected, part).await;
+        if let (Part::Dockerd, Some((Reads::Builds, directories))) = (part.part, by.dockerd) {
+            builds(&mut shown, expected, directories, part).await;
         }
     }
 }
 
 /// Daemons that read the CA certificates of the host at their start, before the one that counts came among them.
-async fn not_loaded(shown: &Shown<'_>, expected: &Expected<'_>, by: &ByHostsToml, parts: &mut [Examined]) {
+async fn not_loaded(shown: &Shown<'_>, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
     let Some(added) = shown.added().await else { return };
     let is_older = |started: &Option<SystemTime>| host::is_older(*started, Some(added));
     for (part, service, _) in by.started.iter().filter(|(_, _, started)| is_older(started)) {
@@ -128,17 +128,16 @@ fn untrusted(url: &Address, wrong: &str, registry: &str, why: String, fix: Fix) 
 }
 
 /// What dockerd builds with its own image store goes by `hosts.toml`, whatever it trusts when it pulls.
-async fn builds(shown: &mut Shown<'_>, expected: &Expected<'_>, part: &mut Examined) {
-    let directories = hosts_toml::read(shown.host, DOCKER_CERTS_D);
+async fn builds(shown: &mut Shown<'_>, expected: &Expected<'_>, directories: &[Directory], part: &mut Examined) {
     for name in expected.names() {
-        let is_meant = match hosts_toml::of(&directories, name) {
+        let is_meant = match hosts_toml::of(directories, name) {
             Some(directory) => hosts_toml::is_ours(&expected.here, directory),
             // By daemon.json, with the CA certificates of the host.
             None => part.ways.get(name) == Some(&Way::Proxy),
         };
         let is_told =
             part.findings.iter().any(|one| one.code == Code::Untrusted && one.registries.iter().any(|of| of == name));
-        let Own::Files(own, fix) = by_hosts_toml(&directories, expected, name) else { continue };
+        let Own::Files(own, fix) = by_hosts_toml(directories, expected, name) else { continue };
         if !is_meant || is_told {
             continue;
         }
@@ -149,7 +148,7 @@ async fn builds(shown: &mut Shown<'_>, expected: &Expected<'_>, part: &mut Exami
 }
 
 /// What an engine trusts when it asks the proxy for a registry.
-fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsToml, registry: &str) -> Own {
+fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, registry: &str) -> Own {
     let at = authority(expected);
     let below = |directories: &[&str]| -> Vec<String> {
         let directories = directories.iter().map(|directory| format!("{directory}/{at}"));
@@ -166,17 +165,19 @@ fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsTom
             Own::Files(below(&CERTS_D), by_hand(put("/etc/containers/certs.d", at, &then)))
         }
         Part::Dockerd => match by.dockerd {
-            Some(Reads::All) => by_hosts_toml(&hosts_toml::read(host, DOCKER_CERTS_D), expected, registry),
-            Some(Reads::Builds) => Own::Files(below(&[DOCKER_CERTS_D]), by_client_config(expected)),
-            Some(Reads::Nothing) | None => Own::Files(below(&[DOCKER_CERTS_D]), by_hand(put(DOCKER_CERTS_D, at, FILE))),
+            Some((Reads::All, directories)) => by_hosts_toml(directories, expected, registry),
+            Some((Reads::Builds, _)) => Own::Files(below(&[DOCKER_CERTS_D]), by_client_config(expected)),
+            Some((Reads::Nothing, _)) | None => {
+                Own::Files(below(&[DOCKER_CERTS_D]), by_hand(put(DOCKER_CERTS_D, at, FILE)))
+            }
         },
         Part::Containerd => {
             let update =
                 "install -m 0644 CA.pem /usr/local/share/ca-certificates/acr-cache-proxy.crt && update-ca-certificates";
             let fix = by_hand(format!("{update} && systemctl restart containerd{FILE}"));
             let mut own = Vec::new();
-            for certs in &by.containerd {
-                match hosts_toml::authorities(expected, (certs, &hosts_toml::read(host, certs)), registry) {
+            for place in &by.containerd {
+                match hosts_toml::authorities(expected, *place, registry) {
                     Some(files) => own.extend(files),
                     None => return Own::Everything,
                 }

@@ -18,13 +18,12 @@ pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged,
         let text = old.to_owned() + &format!("{:#}\n", json!({ KEY: [url] })).replace('\n', newline(old));
         return Ok(Merged { text, lacks: vec![lack(url)], beside: Vec::new(), leftover: Vec::new() });
     }
-    let mut value: Value =
-        serde_json::from_str(old).map_err(|cause| Untouched::Broken(format!("is no JSON: {cause}")))?;
+    let broken = |cause: serde_json::Error| Untouched::Broken(format!("is no JSON: {cause}"));
+    let mut value: Value = serde_json::from_str(old).map_err(broken)?;
     let Some(object) = value.as_object_mut() else {
         return Err(Untouched::Broken("is no JSON object".to_owned()));
     };
-    let Members(members) =
-        serde_json::from_str(old).map_err(|cause| Untouched::Broken(format!("is no JSON: {cause}")))?;
+    let Members(members) = serde_json::from_str(old).map_err(broken)?;
     let mut found = members.iter().filter(|(key, _)| key == KEY);
     let place = found.next().map(|(_, raw)| *raw);
     if found.next().is_some() {
