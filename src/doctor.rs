@@ -3,6 +3,7 @@
 //! A module for each engine reads its files and asks it what it has loaded; what is wrong follows from that, in functions
 //! without any I/O. Nothing is changed but by `--fix`, which writes what `client-config` would.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -176,10 +177,13 @@ fn expected<'a>(options: &Options, config: &'a Config, mirror: &Mirror, host: &H
 
 /// What client-config refuses to do is done with an editor. Of a client's files this asks client-config, which knows it best.
 fn edit_what_is_refused(parts: &mut [Examined], config: &Config, mirror: &Mirror, root: &Path) {
+    // Once for each file: a merge is tried for the answer.
+    let mut refusals = BTreeMap::new();
+    let refusal = |client, file: &str| client_config::setup(client, config, mirror, root).ok()?.refusal(root, file);
     for finding in parts.iter_mut().flat_map(|part| &mut part.findings) {
         let (Some(client), Some(file)) = (finding.fix.by, &finding.file) else { continue };
-        let Ok(setup) = client_config::setup(client, config, mirror, root) else { continue };
-        let Some(why) = setup.refusal(root, file) else { continue };
+        let asked = refusals.entry((client.name(), file.clone())).or_insert_with(|| refusal(client, file));
+        let Some(why) = asked else { continue };
         let then =
             finding.fix.command.split_once(" && ").map_or_else(String::new, |(_, then)| format!("; then: {then}"));
         finding.fix = expected::edit(file, &format!("  # it {why}{then}"));

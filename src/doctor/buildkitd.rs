@@ -85,10 +85,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let closed: Vec<_> = expected.names().into_iter().filter(|name| expected.is_closed(name)).filter(asked).collect();
     found.never_close(&closed, "and buildkitd always asks the source when the proxy fails");
     let is_ours = |address: &Address| expected.here.judge(address) == Verdict::Ours;
-    for (name, _) in &registries {
+    for (name, entry) in &registries {
         if !is_ours(&Address::parse(name))
             && !expected.registries.contains_key(*name)
-            && mirrors(&registries, name).iter().any(is_ours)
+            && mirrors(entry).iter().any(is_ours)
         {
             found.find(leftover(file, name, fix.clone()));
         }
@@ -107,9 +107,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found
 }
 
-fn mirrors(registries: &[(&str, &Table)], name: &str) -> Vec<Address> {
-    let entry = registries.iter().find(|(known, _)| *known == name);
-    let mirrors = entry.and_then(|(_, table)| text::texts(table, "mirrors")).unwrap_or_default();
+fn mirrors(entry: &Table) -> Vec<Address> {
+    let mirrors = text::texts(entry, "mirrors").unwrap_or_default();
     mirrors.iter().map(|mirror| Address::parse(mirror)).collect()
 }
 
@@ -123,7 +122,8 @@ fn judge_registry(
     found: &mut Examined,
 ) -> Way {
     let (file, here) = (facts.path.as_str(), &expected.here);
-    let all = mirrors(registries, name);
+    let entry = registries.iter().find(|(known, _)| *known == name);
+    let all = entry.map_or_else(Vec::new, |(_, entry)| mirrors(entry));
     let key = format!("the list of mirrors of {REGISTRIES}");
     let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
     let asked = order(here, &all);

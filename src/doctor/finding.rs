@@ -165,6 +165,9 @@ pub(super) const PAST: &str = "pulls of {registries} go past the proxy, to the s
 /// Stands in texts for the registries that a finding is about.
 pub(super) const REGISTRIES: &str = "{registries}";
 
+/// As much as anybody reads of one part; a file may have an entry for each of ten thousand registries.
+const MAX_FINDINGS: usize = 100;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -184,6 +187,13 @@ impl Finding {
     /// It is about this registry.
     pub(super) fn of(self, registry: &str) -> Self {
         Self { registries: vec![registry.to_owned()], ..self }
+    }
+
+    /// It says the same, of other registries or of the same.
+    fn is_alike(&self, other: &Self) -> bool {
+        (self.code, &self.file, &self.text, &self.why, &self.fix)
+            == (other.code, &other.file, &other.text, &other.why, &other.fix)
+            && self.registries.is_empty() == other.registries.is_empty()
     }
 
     /// What is wrong, for people.
@@ -224,6 +234,8 @@ pub(super) struct Examined {
     pub never_closed: BTreeSet<String>,
     /// Something that decides was not read, because this user may not, or cannot be.
     pub is_blind: bool,
+    /// More was found than is told.
+    has_more: bool,
 }
 
 impl Examined {
@@ -239,6 +251,7 @@ impl Examined {
             notes: Vec::new(),
             never_closed: BTreeSet::new(),
             is_blind: false,
+            has_more: false,
         }
     }
 
@@ -274,17 +287,19 @@ impl Examined {
             self.notes.push(format!("{}: {DENIED}: run doctor as root", finding.file.unwrap_or_default()));
             return;
         }
-        let is_alike = |known: &&mut Finding| {
-            let alike = Finding { registries: finding.registries.clone(), ..(**known).clone() };
-            alike == finding && known.registries.is_empty() == finding.registries.is_empty()
-        };
-        match self.findings.iter_mut().find(is_alike) {
+        let is_full = self.findings.len() >= MAX_FINDINGS;
+        match self.findings.iter_mut().find(|known| known.is_alike(&finding)) {
             Some(known) => {
                 known.registries.extend(finding.registries);
                 known.registries.sort_unstable();
                 known.registries.dedup();
             }
-            None => self.findings.push(finding),
+            None if !is_full => self.findings.push(finding),
+            None if self.has_more => {}
+            None => {
+                self.has_more = true;
+                self.notes.push(format!("there is more: these are the first {MAX_FINDINGS} of what was found"));
+            }
         }
     }
 }
@@ -367,5 +382,24 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    /// Each was compared with all before it, and a file of 1 MiB took half an hour.
+    #[test]
+    fn a_part_tells_no_more_findings_than_anybody_reads() {
+        let mut found = Examined::new(Part::Buildkitd);
+        for at in 0..20_000 {
+            let finding = Finding {
+                code: Code::Leftover,
+                file: None,
+                text: format!("[registry.\"r{at}\"]"),
+                why: String::new(),
+                registries: Vec::new(),
+                fix: Fix { command: String::new(), by: None },
+            };
+            found.find(finding.clone());
+            found.find(finding.of("ghcr.io"));
+        }
+        assert_eq!((found.findings.len(), found.notes.len()), (MAX_FINDINGS, 1), "{:?}", found.notes);
     }
 }

@@ -23,6 +23,8 @@ const NOWHERE: &str = "it is a redirect without an address";
 const ASTRAY: &str = "it is a redirect of a blob, neither to one of the repository nor to a web address";
 /// What an answer is of whose addresses only the first would be looked at, and a client may follow another one.
 const TWO_WAYS: &str = "it has more than one Location";
+/// What an answer is of which one client would take one digest, and another client the other.
+const TWO_DIGESTS: &str = "it says two digests";
 /// What a 407 is: a client that took it for its own would send the password of its own proxy.
 const OF_A_PROXY: &str = "it is a 407, which is no registry's: look for a proxy between this host and the registry";
 /// What a 304 is that nobody has asked for.
@@ -43,6 +45,7 @@ pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Dest
     match target.endpoint() {
         _ if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(OF_A_PROXY),
         _ if response.headers.get_all(header::LOCATION).iter().nth(1).is_some() => Some(TWO_WAYS),
+        _ if says_two_digests(&response.headers) => Some(TWO_DIGESTS),
         Endpoint::Blob if is_redirect(response.status) && !has_address(response) => Some(NOWHERE),
         Endpoint::Blob if is_redirect(response.status) && !may_lead(response, target, destination) => Some(ASTRAY),
         Endpoint::Blob if is_elsewhere(response, destination) => Some(ELSEWHERE),
@@ -53,6 +56,11 @@ pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Dest
         Endpoint::Manifest => Some(NO_MANIFEST),
         Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
     }
+}
+
+fn says_two_digests(headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all(&DIGEST).iter();
+    said.next().is_some_and(|first| said.any(|other| other != first))
 }
 
 /// A blob's redirect that is not as ACR's, which are 307, and leads to no storage that is known. Other registries redirect as they like.

@@ -16,7 +16,7 @@ use super::context::Admitted;
 use super::deadline::Registry;
 use super::destination::Destination;
 use super::fail::Trouble;
-use super::relay::framing;
+use super::relay::{bounds, framing};
 use super::trace::Trace;
 use super::{authorize, deadline, epoch, foreign, hop_by_hop, retry};
 use crate::net::addresses::{Addresses, Attempt, keepalive};
@@ -163,7 +163,7 @@ pub(crate) async fn check_response(
     if admitted.attempts.bearer().is_some_and(|bearer| bearer.is_in(&response.headers)) {
         return Err(Trouble::Broken("a header of it repeats this proxy's token").into_error());
     }
-    if let Some(why) = framing::unclear(response) {
+    if let Some(why) = framing::unclear(response).or_else(|| bounds::of_header(response)) {
         return Err(Trouble::Broken(why).into_error());
     }
     // No client is to take it for the registry's, or to follow it.

@@ -137,6 +137,36 @@ async fn a_second_location_went_to_clients_that_nothing_had_checked() {
     }
 }
 
+/// One field of 900 KB went on to clients, of which many take no header like that, and of two digests each client chose its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_without_a_bound_and_a_second_digest_went_to_clients() {
+    let large = format!("X-Large: {}\r\n", "x".repeat(64 << 10));
+    let two = format!(
+        "Docker-Content-Digest: sha256:{}\r\nDocker-Content-Digest: sha256:{}\r\n",
+        "0".repeat(64),
+        "1".repeat(64)
+    );
+    for (cache, blobs) in STAGES {
+        let stage = Stage::start(cache, blobs).await;
+        let ways = passed(&stage.blob).into_iter().filter(|way| (way.0, way.1) == (cache, blobs));
+        let flight = (cache, blobs, ("GET", MANIFEST), ACCEPT);
+        for (_, _, asked, headers) in ways.chain([flight]) {
+            for (header, why) in [(&large, "its header is larger than 64 KiB"), (&two, "it says two digests")] {
+                let body = if asked.0 == "HEAD" { "" } else { "{}" };
+                let bytes = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n{header}\r\n{body}");
+                let answer = stage.ask(Hop::Data, &bytes, asked, headers);
+                assert_eq!(answer.status, 502, "{cache} {blobs} {asked:?}: {why}: {answer:?}");
+                assert!(asked.0 == "HEAD" || answer.body.contains(why), "{cache} {blobs} {asked:?}: {answer:?}");
+            }
+        }
+        if blobs == "proxy" {
+            let bytes = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n{large}\r\n{{}}");
+            let answer = stage.ask(Hop::Storage, &bytes, ("GET", &stage.blob), "");
+            assert_eq!(answer.status, 502, "{answer:?}");
+        }
+    }
+}
+
 /// What a flight refuses passed where there was none: another part, nothing, and what would have a client send the password of its proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_the_registry_to_another_request_passed_without_a_flight() {

@@ -12,7 +12,7 @@ use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
 use crate::proxy::forward;
-use crate::proxy::relay::framing;
+use crate::proxy::relay::{bounds, framing};
 use crate::proxy::reply::API_VERSION_2;
 use crate::proxy::retry;
 use oci::authority;
@@ -70,7 +70,7 @@ pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHead
 /// does the status of an error that clients act on, never its body, which is written for the owner of the storage account.
 pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
     let status = response.status;
-    let unclear = framing::unclear(response);
+    let unclear = framing::unclear(response).or_else(|| bounds::of_header(response));
     if let Some(why) = unclear.or_else(|| range::contradicts(status, &response.headers, &client.headers)) {
         return Err(unusable(admitted, why).into_error());
     }

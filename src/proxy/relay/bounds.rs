@@ -1,4 +1,4 @@
-//! How much of a body may pass, and how long that may take. What is read here has bounds of its own.
+//! How much of an answer may pass, and how long its body may take. What is read here has bounds of its own.
 //!
 //! A layer is as long as it is, and may take hours: each read and each write of it has a limit, and the client knows its digest. A
 //! document is short, and whoever waits for one that has no end turns to no other host.
@@ -16,14 +16,23 @@ use crate::proxy::blob::range::{OTHER_LENGTH, length_of_part};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::fetch::body::BODY_LIMIT;
 
+/// As much as a client's request may have. A registry sends 2 KiB, most of it the signature of a redirect.
+const MAX_HEADER: usize = 64 << 10;
 /// Four times what this proxy reads of a manifest, a list or an error, for clients that take more than it does.
 const MAX_PASSED: u64 = 4 * MAX_DOCUMENT as u64;
 /// From the header of a document to its end: as long as a flight reads one, and as a client may take next to nothing of it. A read that
 /// gets nothing has a limit of its own, so what drips ends at its first byte after this.
 const PASS_LIMIT: Duration = BODY_LIMIT.saturating_add(CLIENT_WRITE_LIMIT);
 
+const LARGE_HEADER: &str = "its header is larger than 64 KiB";
 const TOO_LONG: &str = "it is longer than a manifest, a list or an error may be";
 const TOO_SLOW: &str = "its body does not come in time";
+
+/// Why a header may not pass; `None` where it may. Many clients take no more, and would blame this proxy.
+pub(crate) fn of_header(response: &ResponseHeader) -> Option<&'static str> {
+    let bytes: usize = response.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    (bytes > MAX_HEADER).then_some(LARGE_HEADER)
+}
 
 /// What is left of the bounds of one body.
 pub(crate) struct Bounds {
