@@ -320,31 +320,6 @@ fn the_admin_listener_cannot_have_the_clients_address() {
     );
 }
 
-#[test]
-fn a_registry_of_one_part_or_docker_hubs_name_is_doubted_unless_it_is_meant_as_it_is() {
-    for (upstream, is_doubted) in [
-        ("domain: example", true),
-        ("domain: Example", true),
-        ("domain: example.azurecr.io", false),
-        // Docker Hub in the place of the registry that caches it passed in silence.
-        ("domain: docker.io", true),
-        ("domain: index.docker.io", true),
-        ("domain: Registry-1.docker.io", true),
-        ("domain: hub.docker.com", true),
-        ("domain: mydocker.io", false),
-        ("domain: 'docker.io:5000'", false),
-        ("domain: docker.io, addresses: [10.0.0.5]", false),
-        ("domain: example, addresses: [10.0.0.5]", false),
-        ("domain: 'example:5000'", false),
-        ("domain: localhost", false),
-        ("domain: 10.0.0.5", false),
-        ("domain: '[fd00::5]'", false),
-    ] {
-        let config = load(&format!("upstream: {{{upstream}}}"), Flags::default()).expect(upstream);
-        assert_eq!(config.upstreams()[0].doubt().is_some(), is_doubted, "{upstream}");
-    }
-}
-
 /// Each line of the file cost a reading of the whole file: 1,000 routes took 7 s, of an optimized program.
 #[test]
 fn a_long_configuration_is_read_in_no_time() {
