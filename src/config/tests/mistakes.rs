@@ -377,6 +377,28 @@ fn a_control_character_is_told_with_its_line() {
     }
 }
 
+/// They were taken for hosts: `true:80`, `0.0.0.5:80`.
+#[test]
+fn a_switch_or_a_number_was_taken_for_the_address_of_a_proxy() {
+    for (proxy, is_refused) in [
+        ("true", true),
+        ("on", true),
+        ("Yes", true),
+        ("none", true),
+        ("5", true),
+        ("3128", true),
+        ("false", false),
+        ("off", false),
+        ("squid", false),
+        ("'on:3128'", false),
+        ("10.0.0.5", false),
+    ] {
+        let said = said(&format!("upstream: {{domain: a.io}}\negress: {{proxy: {proxy}}}")).concat();
+        let begin = "config.yaml:2: egress.proxy: it is not the address of a proxy: use http://HOST:PORT";
+        assert_eq!(said.starts_with(begin) && said.ends_with("; or off for none"), is_refused, "{proxy}: {said}");
+    }
+}
+
 /// All keys of the table were listed, of which none was meant.
 #[test]
 fn a_key_of_another_table_and_the_name_of_a_flag_are_told_where_they_belong() {
