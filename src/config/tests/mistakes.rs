@@ -222,7 +222,7 @@ fn a_wrong_listener_is_named_by_its_place() {
     for (listen, expected) in [
         ("[]", "listen: is an empty list: set one item or more, or remove the key"),
         ("{address: ':1'}", "listen: must be one value, or a list of tables: put a dash before the first key of each"),
-        ("[':1']", "listen[0]: must be a table of address, unix, mode, tls, proxy_protocol"),
+        ("[':1']", "listen[0]: must be a table of address, unix, mode, tls, proxy_protocol, such as {address: ...}"),
         ("[{}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{mode: 0600}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{addres: ':1'}]", "listen[0].addres: unknown setting: did you mean address?"),
@@ -410,6 +410,13 @@ fn a_key_of_another_table_and_the_name_of_a_flag_are_told_where_they_belong() {
             "upstream.memory: unknown setting here: did you mean cache.memory?",
         ),
         ("upstream:\n  domain: a.azurecr.io\n  prefx: hub\n", "upstream.prefx: unknown setting: did you mean prefix?"),
+        ("listen_address: ':1'\n", "listen_address: unknown setting: did you mean listen?"),
+        ("admin-address: ':1'\n", "admin-address: unknown setting: did you mean admin?"),
+        (
+            "upstream:\n  domain:a.azurecr.io\n",
+            "1: upstream: domain: has no blank behind its colon, so it is no setting: ",
+        ),
+        ("upstream:\n  <<: {domain: a.azurecr.io}\n", "upstream.<<: merge keys are not supported: write the settings"),
         ("nonsense: 1\n", "nonsense: unknown setting: use one of "),
     ] {
         let mistakes = said(text).join("\n");
