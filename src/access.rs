@@ -59,6 +59,11 @@ impl Access {
         !self.certificates.is_empty()
     }
 
+    /// Whether a client of this address may pull, as far as that depends on it.
+    pub(crate) fn lets_in(&self, address: IpAddr) -> bool {
+        self.check(address).is_ok()
+    }
+
     fn check(&self, address: IpAddr) -> Result<(), Denial> {
         let is_allowed = self.allow.is_empty() || self.allow.contains(address);
         if is_allowed && !self.deny.contains(address) { Ok(()) } else { Err(Denial::Network(address)) }

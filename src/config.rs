@@ -18,6 +18,7 @@ mod cache;
 mod change;
 pub(crate) mod credential;
 mod domain;
+mod doubt;
 mod drain;
 mod egress;
 mod file;

@@ -18,4 +18,4 @@ mod workload_identity;
 
 pub(crate) use chain::{Chain, EntraToken, IdentityError};
 pub(crate) use inputs::unreadable;
-pub(crate) use variables::{ALL as VARIABLES, is_set, is_told, passed_over};
+pub(crate) use variables::{ALL as VARIABLES, SECRETS, is_set, is_told, passed_over};

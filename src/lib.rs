@@ -21,8 +21,8 @@
 //!   config::access, config::routes, config::domain, config::identity, config::kind
 //!   config::credential             files that systemd hands to the unit alone
 //!   config::change                 what differs between two configurations, and when that takes effect
-//!   config::log, config::notify    what is logged, and how; who is told of a fault that lasts
-//!   config::drain                  how long the process takes to end
+//!   config::log, config::notify, config::drain    what is logged, and how; who is told of a fault; how long the end takes
+//!   config::doubt                  what is likely not meant, though it is no mistake
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //!   config::egress                 the proxy on the way out
 //!   config::schema                 the settings as a JSON schema

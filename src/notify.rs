@@ -3,7 +3,7 @@
 //! - `READY=1`: the proxy listens. With it comes `X_LISTEN_ADDRESS=`, the addresses of the listeners for clients, separated
 //!   by spaces, for a parent process that asked for port 0. systemd ignores variables whose names begin with `X_`.
 //! - `RELOADING=1` with `MONOTONIC_USEC=`, then `READY=1`: the settings are read again.
-//! - `STATUS=`: the addresses, and for each registry whether there is a token; `systemctl status` shows it.
+//! - `STATUS=`: the addresses, and for each registry whether there is a token and whether it is down; `systemctl status` shows it.
 //! - `WATCHDOG=1`, if it wants that: all that serves has answered, see [`watchdog`].
 //! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way. `EXTEND_TIMEOUT_USEC=` is how long that
 //!   may take.
@@ -88,12 +88,16 @@ impl Notifier {
         let mut status = format!("listening on {}", (self.listen)().1.join(", "));
         for upstream in upstreams(&self.routes) {
             let (registry, state) = (upstream.domain.authority(), upstream.tokens.readiness());
-            is_well &= state.ready && state.failure.is_none();
-            status += &match (state.ready, state.failure) {
-                (true, None) => format!("; {registry}: ready"),
-                (true, Some(failure)) => format!("; {registry}: ready, renewal fails: {}", failure.message),
-                (false, None) => format!("; {registry}: the first sign-in is under way"),
-                (false, Some(failure)) => format!("; {registry}: no token: {}", failure.message),
+            let down = upstream.health.why_down();
+            is_well &= state.ready && state.failure.is_none() && down.is_none();
+            status += &match (state.ready, state.failure, down) {
+                (true, None, None) => format!("; {registry}: ready"),
+                (true, None, Some(cause)) => {
+                    format!("; {registry}: signed in, but it is down, and only what is kept is served: {cause}")
+                }
+                (true, Some(failure), _) => format!("; {registry}: ready, renewal fails: {}", failure.message),
+                (false, None, _) => format!("; {registry}: the first sign-in is under way"),
+                (false, Some(failure), _) => format!("; {registry}: no token: {}", failure.message),
             };
         }
         // A line break would begin a new variable.

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +22,8 @@ pub(crate) const LEFT_OUT: &str = "left-out";
 /// the configuration is, and some variables lead programs to code, such as `LD_PRELOAD`.
 const OF_THE_NETWORK: [&str; 8] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+/// The bit of a file's mode by which everybody reads it.
+const EVERYBODY: u32 = 0o004;
 /// What systemd gives to each process of a unit (systemd.exec(5)), and to all that such a process starts.
 const INVOCATION: &str = "INVOCATION_ID";
 /// The process that systemd has started, by itself (systemd.exec(5)), since release 248.
@@ -75,7 +78,8 @@ pub(crate) fn take(config: Option<&Path>, taken: Option<&Taken>) -> Vec<Told> {
             return vec![Told::Warning(format!("{wrong}: {what}{}", if by_root { ": run this as root" } else { "" }))];
         }
     };
-    let ignored = variables.ignored().iter().map(|sentence| Told::Warning(format!("{}: {sentence}", path.display())));
+    let ignored = variables.ignored().iter().cloned().chain(exposed(&path, &variables));
+    let ignored = ignored.map(|sentence| Told::Warning(format!("{}: {sentence}", path.display())));
     if let Some(taken) = taken {
         return told(taken).chain(ignored).collect();
     }
@@ -92,6 +96,13 @@ pub(crate) fn take(config: Option<&Path>, taken: Option<&Taken>) -> Vec<Told> {
         std::env::current_exe().map_or_else(|cause| cause, |program| anew(program, &path, wanted, &foreign).exec());
     let text = format!("{}: not taken, because this program could not be started anew: {failed}", path.display());
     std::iter::once(Told::Warning(text)).chain(ignored).collect()
+}
+
+/// Why the secrets in it are none.
+fn exposed(path: &Path, variables: &Variables) -> Option<String> {
+    let is_open = path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & EVERYBODY != 0);
+    let secret = identity::SECRETS.into_iter().find(|name| variables.has(name)).filter(|_| is_open)?;
+    Some(format!("everybody on this host may read it, and so {secret}: make it root's alone, by chmod 600"))
 }
 
 /// Says whose variables count.

@@ -7,12 +7,12 @@ use std::error::Error;
 pub struct Failure {
     /// The sentence.
     pub sentence: String,
-    /// The status was 429.
+    /// Requests are limited: the status was 429, or the code TOOMANYREQUESTS.
     pub throttled: bool,
 }
 
 impl Failure {
-    /// Anything but a 429.
+    /// Anything but a limit.
     pub fn new(sentence: impl Into<String>) -> Self {
         Self { sentence: sentence.into(), throttled: false }
     }

@@ -19,10 +19,10 @@ pub struct Flags {
     pub concurrency: Option<String>,
     /// Open loop: so many pulls a second on each side, whether or not earlier ones are done; a pull's time counts from
     /// its place in the schedule
-    #[arg(long, value_name = "PULLS")]
+    #[arg(long, value_name = "PULLS", allow_negative_numbers = true)]
     pub rate: Option<String>,
     /// Pulls on each side [default: 50, with --duration any number]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pulls: Option<String>,
     /// No new pulls after this time, such as 30s or 5m
     #[arg(long, value_name = "TIME")]

@@ -22,7 +22,7 @@ pub(crate) struct Record {
     pub pulls: u64,
     /// Pulls that failed.
     pub errors: u64,
-    /// Failed pulls that met a 429.
+    /// Failed pulls that met a limit of requests.
     pub throttled: u64,
     /// Pulls of an open loop that were not started because too many were waiting.
     pub dropped: u64,

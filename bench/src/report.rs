@@ -141,7 +141,7 @@ impl Summary {
 
 impl Report {
     /// Prints the table, unless another part goes to standard output. Fails if a part cannot be written, after the others are,
-    /// or if no pull of a side succeeded.
+    /// or if more pulls of a side failed than succeeded.
     pub(crate) fn write(self, outputs: &Outputs) -> Result<(), String> {
         let Self { about, runs, interrupted } = self;
         let summaries: Vec<_> = runs.into_iter().map(Summary::new).collect();
@@ -161,14 +161,24 @@ impl Report {
             written = written.and(part);
         }
         written?;
-        for side in summaries.iter().flat_map(|summary| &summary.sides) {
-            if side.record.pulls == 0 && side.record.errors > 0 {
-                let cause = side.record.sentences().next().map(|(cause, _)| cause).unwrap_or_default();
-                return Err(format!("no {} pull succeeded: {cause}", side.side.label()));
-            }
-        }
-        Ok(())
+        judge(&summaries)
     }
+}
+
+/// What was measured says little where more pulls of a side fail than succeed.
+fn judge(summaries: &[Summary]) -> Result<(), String> {
+    for SideSummary { side, record, .. } in summaries.iter().flat_map(|summary| &summary.sides) {
+        let most = record.sentences().max_by_key(|(_, count)| *count);
+        let most = most.map(|(cause, _)| cause).unwrap_or_default();
+        let label = side.label();
+        if record.pulls == 0 && record.errors > 0 {
+            return Err(format!("no {label} pull succeeded: {most}"));
+        }
+        if record.errors > record.pulls {
+            return Err(format!("{} of {} {label} pulls failed: {most}", record.errors, record.errors + record.pulls));
+        }
+    }
+    Ok(())
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -2,7 +2,7 @@
 //!
 //! An IPv4 address that comes as IPv6 (`::ffff:10.0.0.5`, as on a listener for both) is the IPv4 address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -71,6 +71,13 @@ impl Networks {
         self.0.v4.is_empty() && self.0.v6.is_empty()
     }
 
+    /// Single addresses that look like networks whose length was forgotten, such as 10.0.0.0, each with the length that is likely meant.
+    pub(crate) fn likely_without_length(&self) -> Vec<(IpAddr, u32)> {
+        let single = self.0.v4.iter().filter(|(first, last)| first == last);
+        let v4 = single.map(|(first, _)| Ipv4Addr::from_bits(*first));
+        v4.filter_map(|address| Some((address.into(), length_of_network(address)?))).collect()
+    }
+
     /// Whether the address is in one of them.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -78,6 +85,12 @@ impl Networks {
             IpAddr::V6(address) => is_within(&self.0.v6, address.to_bits()),
         }
     }
+}
+
+/// A single address that ends in two bytes of zeros or more, as one of a network does, with the length that would cover those.
+fn length_of_network(address: Ipv4Addr) -> Option<u32> {
+    let zeros = address.to_bits().trailing_zeros() / 8 * 8;
+    (zeros >= 16).then(|| 32 - zeros)
 }
 
 /// None of the others can begin between a network and its address.
@@ -88,7 +101,7 @@ fn is_within<A: Ord + Copy>(networks: &[(A, A)], address: A) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv6Addr;
 
     use proptest::prelude::*;
 

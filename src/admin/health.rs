@@ -58,7 +58,15 @@ fn summary(is_stopping: bool, upstreams: &[Value]) -> String {
         (true, false) => {
             format!("ready: only what is kept is served, because there is no token for {}", kept.join("; "))
         }
-        (true, true) => "ready".to_owned(),
+        (true, true) => {
+            let down =
+                |upstream: &Value| Some(format!("{}: {}", upstream["domain"].as_str()?, upstream["down"].as_str()?));
+            let down: Vec<_> = upstreams.iter().filter_map(down).collect();
+            if down.is_empty() {
+                return "ready".to_owned();
+            }
+            format!("ready: only what is kept is served, because the registry is down: {}", down.join("; "))
+        }
     }
 }
 
@@ -102,6 +110,9 @@ impl Readiness {
             "ready": self.is_ready(),
             "serves": self.serves(),
         });
+        if let Some(cause) = upstream.health.why_down() {
+            told["down"] = json!(cause.to_string());
+        }
         // Also while the token is still valid and only its renewal fails: there is time to act then.
         if let Some(failure) = &self.tokens.failure {
             told["hop"] = json!(hop(failure.hop));

@@ -121,6 +121,8 @@ fn wrong(why: &CertificateError, host: &str, seen: Option<&Certificate>) -> Stri
             let names = names.unwrap_or_else(|| "no host name".to_owned());
             format!("its certificate is for {names}, and not for {host}: {remedy}")
         }
+        Wrong::VersionOne => format!("its certificate is one of X.509 version 1: {remedy}"),
+        Wrong::OfAuthority => format!("its certificate is a CA's own: {remedy}"),
         Wrong::UnknownIssuer | Wrong::Revoked | Wrong::Unusable => {
             let issuer = seen.map(|certificate| format!(": it is issued by {}", certificate.issuer));
             format!("its certificate is not trusted: {remedy}{}", issuer.unwrap_or_default())

@@ -170,8 +170,8 @@ fn warn(findings: &mut Findings, config: &Config) {
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), IdentityKind::Default)) {
         identity::passed_over().into_iter().for_each(|sentence| findings.warn(sentence));
     }
+    config.doubts().into_iter().for_each(|doubt| findings.warn(doubt));
     for upstream in config.upstreams() {
-        upstream.doubt().into_iter().for_each(|doubt| findings.warn(doubt));
         identity::unreadable(upstream.identity().kind()).into_iter().for_each(|sentence| findings.warn(sentence));
     }
     alarm::doubt(&config.notify().command).into_iter().for_each(|sentence| findings.warn(sentence));

@@ -32,8 +32,8 @@ A pull through the proxy does the same without any credentials. Content is check
 
 Phases do not overlap: a request counts from when its connection stands, and connecting is a phase of its own. Each
 image is pulled once on each side, without its layers, before the run. Ctrl-C or SIGTERM ends the run and prints what
-there is. Exit status: 0 with a report; 1 if the run cannot begin, the report cannot be written or no pull of a side
-succeeds; 2 for a wrong flag, or a report that could not be written where it says.";
+there is. Exit status: 0 with a report; 1 if the run cannot begin, the report cannot be written or more pulls of a side
+fail than succeed; 2 for a wrong flag, or a report that could not be written where it says.";
 
 /// A neighbouring region.
 const DEFAULT_RTT: Duration = Duration::from_millis(20);

@@ -15,9 +15,8 @@ const NAME: &str = env!("CARGO_PKG_NAME");
 
 /// Writes a script for bash, fish and zsh each.
 pub(super) fn write(directory: &Path) -> io::Result<()> {
-    for shell in [Shell::Fish, Shell::Zsh] {
-        generate_to(shell, &mut completed(), NAME, directory)?;
-    }
+    generate_to(Shell::Zsh, &mut completed(), NAME, directory)?;
+    fs::write(directory.join(format!("{NAME}.fish")), for_fish())?;
     fs::write(directory.join(format!("{NAME}.bash")), for_bash())
 }
 
@@ -27,6 +26,16 @@ fn for_bash() -> String {
     let mut script = Vec::new();
     generate(Shell::Bash, &mut completed(), NAME, &mut script);
     String::from_utf8_lossy(&script).replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__"))
+}
+
+/// The completions of fish. clap_complete has none there for a word that is no flag, so the clients are added.
+fn for_fish() -> String {
+    let mut script = Vec::new();
+    generate(Shell::Fish, &mut completed(), NAME, &mut script);
+    let (helper, clients) = (NAME.replace('-', "_"), values("client-config", "client").join(" "));
+    let line =
+        format!("complete -c {NAME} -n \"__fish_{helper}_using_subcommand client-config\" -f -a \"{clients}\"\n");
+    String::from_utf8_lossy(&script).into_owned() + &line
 }
 
 /// The command line as it is completed.
@@ -57,6 +66,8 @@ fn values(command: &str, argument: &str) -> Vec<&'static str> {
     match (command, argument) {
         ("client-config", "client") => Client::NAMES.split(", ").flat_map(|names| names.split(" or ")).collect(),
         ("init", "skips") => vec!["try", "service", "engines"],
+        ("bench", "layers") => vec!["none", "head", "full"],
+        (_, "log") => vec!["error", "warn", "info", "debug", "trace", "off"],
         ("bench", "blobs") => vec!["redirect", "proxy_config", "proxy"],
         ("warm", "layers") => warm::LAYERS.map(|(name, _)| name).to_vec(),
         _ => Vec::new(),
@@ -75,6 +86,22 @@ mod tests {
         assert!(steps.iter().all(|name| Step::parse_skipped(name).is_ok()), "{steps:?}");
         let said = Step::parse_skipped("x").expect_err("no step");
         assert!(steps.iter().all(|name| said.contains(name)), "{said}");
+    }
+
+    /// Directories were, in their place.
+    #[test]
+    fn fish_offered_neither_clients_nor_levels_nor_layers() {
+        let script = for_fish();
+        let helper = "function __fish_acr_cache_proxy_using_subcommand";
+        assert!(script.contains(helper), "{script}");
+        for (of, has) in [
+            ("using_subcommand client-config\" -f -a", "containerd"),
+            ("using_subcommand bench\" -l layers", "head"),
+            ("needs_command\" -l log", "warn"),
+        ] {
+            let lines: Vec<_> = script.lines().skip_while(|line| !line.contains(of)).take(8).collect();
+            assert!(lines.concat().contains(has), "{of}: {lines:?}");
+        }
     }
 
     /// No client and no value was offered, but files, hidden flags and `generate` were.

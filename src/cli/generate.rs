@@ -151,7 +151,8 @@ fn file_page() -> String {
     page.control("fi", []);
     page.control("PP", []);
     page.text([roman(
-        "A flag wins over its variable, and the variable over the file. All mistakes of a file are told at once, by the proxy \
+        "A flag wins over its variable, and the variable over the file; but in the tables egress and identity the file wins over \
+         its variable. All mistakes of a file are told at once, by the proxy \
          when it starts and by acr-cache-proxy reload.",
     )]);
     page.control("SH", ["SETTINGS"]);

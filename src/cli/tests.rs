@@ -120,6 +120,7 @@ fn a_wrong_flag_of_bench_or_demo_is_one_sentence_and_status_2() {
         ("demo --listen-address here", "--listen-address: \"here\" is not an address to listen on"),
         ("bench", "no image is named: set --image"),
         ("bench --image X --via http://a", "--image: \"X\" is not an image"),
+        ("bench --image x --direct a --pulls -1", "--pulls: \"-1\" is not a number of pulls: use one from 1 to"),
         ("bench --imgae x", "there is no flag --imgae of bench: did you mean --image?"),
         ("--once", "there is no flag --once: it is one of demo"),
         (

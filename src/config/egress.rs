@@ -4,7 +4,7 @@ use super::file::{Document, Node};
 use super::mistake::{Mistakes, Place};
 use super::parse::is_off;
 use super::table::{Default, Entry, List, ROW, Row, Shape, Table, Value, table};
-use crate::net::egress::{EgressSettings, NoProxy, ProxyChoice, ProxyUrl};
+use crate::net::egress::{EgressSettings, NoProxy, PROXY_FORM, ProxyChoice, ProxyUrl};
 
 table! {
     /// The forward proxy on the way to Azure.
@@ -45,5 +45,15 @@ pub(super) fn parse(table: Option<EgressTable>, mistakes: &mut Mistakes) -> Egre
 
 /// The error quotes nothing of it: there may be a password in it.
 fn parse_proxy(text: &str) -> Result<ProxyChoice, String> {
-    if is_off(text) { Ok(ProxyChoice::Off) } else { ProxyUrl::parse(text).map(ProxyChoice::Through) }
+    if is_off(text) {
+        return Ok(ProxyChoice::Off);
+    }
+    // A host may be called `on`; who means that adds its port.
+    let is_switch = ["true", "on", "yes", "no", "none"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    // A URL takes it for an address, 5 for 0.0.0.5.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_switch || is_number && !text.is_empty() {
+        return Err(format!("it is not the address of a proxy: {PROXY_FORM}; or off for none"));
+    }
+    ProxyUrl::parse(text).map(ProxyChoice::Through)
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::hint;
 use super::mistake::{Mistakes, Place, Source, Text};
 use super::tree::{self, Step, Tree};
 use crate::file::{self, FileError};
@@ -126,8 +127,16 @@ impl Document<'_> {
                 self.wrong(node, "has no value: indent its keys below it, or remove the key");
                 return Vec::new();
             }
-            _ => {
-                self.wrong(node, format!("must be a table of {}", known.join(", ")));
+            Tree::Text(text) if let Some(sentence) = hint::unspaced(text) => {
+                self.wrong(node, sentence);
+                return Vec::new();
+            }
+            other => {
+                // An address or a host is what the first key is for.
+                let is_host = matches!(other, Tree::Text(text) if text.contains(['.', ':']));
+                let first = known.first().filter(|_| is_host);
+                let example = first.map(|key| format!(", such as {{{key}: ...}}")).unwrap_or_default();
+                self.wrong(node, format!("must be a table of {}{example}", known.join(", ")));
                 return Vec::new();
             }
         };
@@ -143,6 +152,8 @@ impl Document<'_> {
                 self.wrong(&entry, format_args!("is set twice, first in line {}: remove one of the two", first.line()));
             } else if known.contains(&name.as_str()) {
                 entries.push(entry);
+            } else if name == "<<" {
+                self.wrong(&entry, "merge keys are not supported: write the settings themselves");
             } else {
                 self.wrong(&entry, format_args!("unknown setting{}", instead(name, known)));
             }
@@ -217,6 +228,11 @@ impl Document<'_> {
 /// The end of the sentence about an unknown key: what it may be meant as. That is a key of another table (also by the name of its flag),
 /// one of `known`, or any of those.
 fn instead(name: &str, known: &[&str]) -> String {
+    let flag = name.replace('_', "-");
+    let of_flag = super::everywhere().into_iter().find(|(key, row)| row.flag == Some(&flag) && known.contains(&&**key));
+    if let Some((key, _)) = of_flag {
+        return format!(": did you mean {key}?");
+    }
     let is_elsewhere = |key: &String| {
         let own = key.rsplit('.').next().unwrap_or(key);
         key != own && (own == name || key.replace('.', "_") == name)

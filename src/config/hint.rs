@@ -19,6 +19,12 @@ pub(super) fn of(text: &str, line: usize) -> Option<Hint> {
         let sentence = "the line begins with a tab: indent with spaces";
         return Some(Hint::Reason(line, 1, sentence.to_owned()));
     }
+    let near = (1..).zip(text.lines()).take(line).filter(|(_, line)| !line.trim().is_empty());
+    let near: Vec<_> = near.collect();
+    // The parser finds out a line later.
+    if let Some((line, sentence)) = near.iter().rev().take(2).find_map(|(at, line)| Some((*at, unspaced(line)?))) {
+        return Some(Hint::Reason(line, 1, sentence));
+    }
     misplaced(text, line).or_else(|| {
         unquoted(text, line).map(|c| Hint::Guess(format!("a value that begins with {c} needs quotes around it")))
     })
@@ -41,6 +47,31 @@ fn control(text: &str) -> Option<(usize, usize, char)> {
 fn first_tab(text: &str, last: usize) -> Option<usize> {
     let begins_with_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
     text.lines().take(last).position(begins_with_tab).map(|index| index + 1)
+}
+
+/// Whether a setting has its value right behind the colon, as in `prefix:hub`: YAML takes both for one text. The sentence has no part of
+/// the value.
+pub(super) fn unspaced(line: &str) -> Option<String> {
+    let (key, value) = line.trim_start_matches([' ', '-']).split_once(':')?;
+    let is_setting = super::all().iter().any(|(_, row)| row.key == key);
+    let is_it = is_setting && !value.is_empty() && !value.starts_with([' ', '\t']);
+    is_it
+        .then(|| format!("{key}: has no blank behind its colon, so it is no setting: put one between it and its value"))
+}
+
+/// The line with the name of a table as TOML has it, which YAML takes for a document of its own.
+pub(super) fn toml(text: &str) -> Option<(usize, String)> {
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-\"".contains(&byte));
+    let is_table = |line: &str| {
+        let name = line.trim().strip_prefix('[').and_then(|name| name.trim_start_matches('[').split_once(']'));
+        name.is_some_and(|(name, rest)| is_name(name) && rest.trim_matches(']').is_empty())
+    };
+    let (line, _) = (1..).zip(text.lines()).find(|(_, line)| is_table(line))?;
+    Some((
+        line,
+        "this is TOML, and the settings are YAML: write upstream: and, indented below it, domain: example.azurecr.io"
+            .to_owned(),
+    ))
 }
 
 /// A line with a key: `  - source: docker.io`.

@@ -35,34 +35,6 @@ impl Upstream {
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
-
-    /// Why the domain is likely not what is meant, a sentence. A name of one part is good where a DNS of one's own has it, so it is no mistake,
-    /// and neither is Docker Hub's, which DNS may lead elsewhere; one with a port or with addresses is meant as it is.
-    pub(crate) fn doubt(&self) -> Option<String> {
-        let host = self.domain.host();
-        if self.domain.authority() != host || !self.addresses.is_empty() {
-            None
-        } else if is_of_docker_hub(host) {
-            Some(format!(
-                "the registry {host} is Docker Hub's, which is the source of a cache rule: set the domain to the cache registry, such as example.azurecr.io"
-            ))
-        } else if !host.contains(['.', ':']) && host != "localhost" {
-            Some(format!(
-                "the registry {host} has no dot in its name: if {host}.azurecr.io is meant, set the domain to that"
-            ))
-        } else {
-            None
-        }
-    }
-}
-
-/// Whether it is Docker Hub by one of its names, of which its website has one, too.
-fn is_of_docker_hub(host: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    [DOCKER_HUB, "docker.com"]
-        .iter()
-        .filter_map(|its| host.strip_suffix(its))
-        .any(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Where a route leads, and how it serves.

@@ -7,6 +7,7 @@ use super::*;
 use oci::route::{Blobs, OnFailure, Route};
 
 mod cache;
+mod doubts;
 mod mistakes;
 mod reference;
 

@@ -92,7 +92,10 @@ fn another_document(text: &str) -> Option<(Position, String)> {
             format!("the line begins with a blank, and line {other} does not: begin both in the same column");
         return Some((Position { line: first, column: 1 }, sentence));
     }
-    let (second, _) = lines().find(|(at, line)| *at > first && (line.starts_with("---") || line.starts_with("...")))?;
+    let second = lines().find(|(at, line)| *at > first && (line.starts_with("---") || line.starts_with("...")));
+    let Some((second, _)) = second else {
+        return hint::toml(text).map(|(line, sentence)| (Position { line, column: 1 }, sentence));
+    };
     let sentence = "a second document begins here: all settings are in one".to_owned();
     Some((Position { line: second, column: 1 }, sentence))
 }
@@ -353,6 +356,10 @@ mod tests {
         let quotes = |c| format!("a value that begins with {c} needs quotes around it");
         let blank =
             |line| format!("the line begins with a blank, and line {line} does not: begin both in the same column");
+        let unspaced = |key| {
+            format!("{key}: has no blank behind its colon, so it is no setting: put one between it and its value")
+        };
+        let toml = "this is TOML, and the settings are YAML: write upstream: and, indented below it, domain: example.azurecr.io";
         for (text, line, says) in [
             ("listen: 127.0.0.1:8080\n  tls: {key: /k}\n", 2, below("tls", "listen")),
             ("listen: 'a'\n  tls: {key: /k}\n", 2, below("tls", "listen")),
@@ -369,6 +376,10 @@ mod tests {
             (" listen: x\nroutes: []\n", 1, blank(2)),
             ("# words\n\n  listen: x\n\n  log: {}\nroutes: []\n", 3, blank(6)),
             ("listen: x\n---\nroutes: []\n", 2, "a second document begins here: all settings are in one".to_owned()),
+            ("upstream:\n  domain: a\n  prefix:hub\n", 3, unspaced("prefix")),
+            ("upstream:\n  domain: a\n  prefix:hub\n\nlisten: x\n", 3, unspaced("prefix")),
+            ("[upstream]\ndomain = \"a\"\n", 1, toml.to_owned()),
+            ("# words\n\n[[routes]]\ndomain = \"a\"\n", 3, toml.to_owned()),
             ("listen:\n\taddress: x\n", 2, "the line begins with a tab: indent with spaces".to_owned()),
         ] {
             let Err((at, sentence)) = parse(text) else { panic!("{text} is YAML") };

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use azure_core::credentials::AccessToken;
 use log::info;
+use reqwest::Url;
 
 use super::inputs::{Cloud, MAX_LIFE};
-use super::remedy::with_remedy;
+use super::remedy::{with_authority, with_remedy};
 use super::source::TokenSource;
 use super::transport::{Network, Transport};
 use super::variables::{self, VariableError};
@@ -69,6 +70,8 @@ pub(crate) struct Chain {
     sources: Vec<TokenSource>,
     /// As the settings have it.
     kind: Kind,
+    /// The host that somebody has named in Entra ID's place.
+    named_host: Option<String>,
     winner: Mutex<Option<usize>>,
     last: Mutex<Option<CachedToken>>,
 }
@@ -119,6 +122,8 @@ impl Chain {
             None if kinds.iter().any(|(kind, _)| kind.asks_entra()) => variables::authority()?,
             setting => setting.map(str::to_owned),
         };
+        let host = |authority: &str| Url::parse(authority).ok()?.host_str().map(str::to_owned);
+        let named_host = authority.as_deref().and_then(host);
         let authority = authority.unwrap_or_else(|| AUTHORITY.to_owned());
         let cloud = Cloud { authority, scope: settings.scope().to_owned() };
         let network = |egress| Network::new(roots, names, egress).map_err(IdentityError::Client);
@@ -129,7 +134,7 @@ impl Chain {
         };
         let sources = kinds.into_iter().map(source).collect();
         let kind = settings.kind().clone();
-        Ok(Some(Self { sources, kind, winner: Mutex::new(None), last: Mutex::new(None) }))
+        Ok(Some(Self { sources, kind, named_host, winner: Mutex::new(None), last: Mutex::new(None) }))
     }
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked, with its failure.
@@ -167,7 +172,7 @@ impl Chain {
                 }
             }
         }
-        Err(summary(failures, &self.kind))
+        Err(summary(failures, &self.kind, self.named_host.as_deref()))
     }
 
     /// Drops the cached token, which the registry refused: a session that was revoked, or a host that slept, makes a token
@@ -195,16 +200,21 @@ impl CachedToken {
 }
 
 /// One failure of all, with what to do: permanent only if each is, and with the longest pause that was asked for.
-fn summary(failures: Vec<Failure>, kind: &Kind) -> Failure {
+fn summary(failures: Vec<Failure>, kind: &Kind, named_host: Option<&str>) -> Failure {
     let mut message = "entra: ".to_owned();
     for (index, failure) in failures.iter().enumerate() {
         let _ = write!(message, "{}{failure}", if index == 0 { "" } else { "; " });
     }
+    let message = with_remedy(&message, kind);
+    let message = match named_host {
+        Some(host) => with_authority(message, host),
+        None => message,
+    };
     Failure {
         permanent: failures.iter().all(|failure| failure.permanent),
         retry_after: failures.iter().filter_map(|failure| failure.retry_after).max(),
         limited: failures.iter().any(|failure| failure.limited),
-        ..Failure::new(Hop::Identity, with_remedy(&message, kind))
+        ..Failure::new(Hop::Identity, message)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config::identity::Kind;
 const SECRET_REMEDY: &str = "set AZURE_CLIENT_SECRET to the secret's value, not its id";
 
 /// What to do about a sign-in that fails, by what its message has; of several sources the one that is set up by somebody comes first.
-const REMEDIES: [(&str, &str); 15] = [
+const REMEDIES: [(&str, &str); 16] = [
     ("the client secret is wrong", SECRET_REMEDY),
     ("the client secret has expired", "create a new secret, put it in the place of the old one, and restart the proxy"),
     ("no certificate in it belongs to its private key", "put a certificate and its own private key into the file"),
@@ -41,6 +41,10 @@ const REMEDIES: [(&str, &str); 15] = [
         "open the way to Entra ID in the firewall, or name the proxy's CA with ca_file",
     ),
     (
+        "is not Entra ID's sign-in",
+        "correct AZURE_AUTHORITY_HOST or identity.authority; without them it is https://login.microsoftonline.com",
+    ),
+    (
         "no such managed identity is assigned",
         "set identity.client_id or AZURE_CLIENT_ID to an identity that is assigned to this machine",
     ),
@@ -55,6 +59,15 @@ const NAMED: (&str, &str) = (
     "not on a machine with one",
     "assign a managed identity to this machine, or choose another identity.kind: this one reads no secret or certificate",
 );
+
+/// Somebody has named another host than Entra ID's, which may be what is wrong.
+const NAMED_HOST: &str = "that host is of AZURE_AUTHORITY_HOST, identity.authority or identity.cloud";
+
+/// A failure of the sign-in, for which this host stands in Entra ID's place, with who has named it where it is not reached.
+pub(super) fn with_authority(failure: String, host: &str) -> String {
+    let is_unreached = failure.contains(&format!("check the network path, DNS and the CA: {host}:"));
+    if is_unreached { format!("{failure}; {NAMED_HOST}") } else { failure }
+}
 
 /// A failure of the sign-in by this kind, with what to do about it.
 pub(super) fn with_remedy(failure: &str, kind: &Kind) -> String {
@@ -117,6 +130,16 @@ mod tests {
         }
         assert_eq!(with_remedy("entra: 503", &Kind::Default), "entra: 503");
     }
+
+    /// Neither the host nor the variable that had named it was told.
+    #[test]
+    fn a_sign_in_at_a_host_of_somebodys_own_did_not_say_who_had_named_it() {
+        for (at, is_named) in [("127.0.0.1:1", true), ("169.254.169.254:80", false)] {
+            let failure = format!("entra: x: no connection: check the network path, DNS and the CA: {at}: refused");
+            assert_eq!(with_authority(failure, "127.0.0.1").ends_with(NAMED_HOST), is_named, "{at}");
+        }
+    }
+
     /// Who had set the id in the file was told to correct a variable that nobody had set.
     #[test]
     fn what_is_wrong_in_the_file_is_named_as_the_file_has_it() {

@@ -22,6 +22,9 @@ use crate::net::trust::TrustRoots;
 /// Fields of a sign-in's form that are no secrets.
 const PUBLIC_FIELDS: [&str; 4] = ["client_id", "client_assertion_type", "grant_type", "scope"];
 
+/// How the path of Entra ID's endpoint for tokens ends; those of machines have others.
+const ENTRA_PATH: &str = "/oauth2/v2.0/token";
+
 /// A client, and how the hosts that it calls are reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
@@ -77,6 +80,8 @@ fn port(url: &Url) -> u16 {
 pub(crate) struct TokenResponse {
     pub status: u16,
     pub retry_after: Option<Duration>,
+    /// Who was asked, if it was to be Entra ID.
+    entra: Option<String>,
     /// OAuth's `error` and `error_description` (RFC 6749 section 5.2). The latter ends with Entra's ids of the call.
     pub error: Option<String>,
     pub description: Option<String>,
@@ -113,8 +118,10 @@ impl Transport {
 
     /// Sends a request, and reads the response to its end.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<FullResponse> {
-        let request = request.build().map_err(|cause| self.unreachable(cause))?;
+        let request = request.build().map_err(|cause| self.unreachable("", cause))?;
         let sent = secrets(&request);
+        let at = format!("{}:{}: ", host(request.url()), port(request.url()));
+        let is_entra = request.url().path().ends_with(ENTRA_PATH);
         // Before the call, whose limit does not include it.
         let way = self.network.way(request.url());
         way.resolve().await.map_err(|unresolved| {
@@ -125,18 +132,19 @@ impl Transport {
         let answer = self.network.client.execute(request).await.inspect(|answer| call.answered(answer));
         let answer = match answer {
             Ok(answer) => answer,
-            Err(cause) => return Err(self.not_sent(&way, call.failed(cause)).await),
+            Err(cause) => return Err(self.not_sent(&way, &at, call.failed(cause)).await),
         };
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let body = read_body(answer).await.map_err(|cause| match cause {
-            BodyError::Connection(cause) => self.unreachable(call.failed(cause)),
+            BodyError::Connection(cause) => self.unreachable(&at, call.failed(cause)),
             BodyError::TooLarge => {
                 let cause = format!("an answer of more than {MAX_BODY} bytes: is a captive portal between?");
                 self.set(Some(LastCall::Unreachable(cause.clone(), false)));
                 Error::with_message(ErrorKind::Io, cause)
             }
         })?;
-        let response = TokenResponse::read(status, retry_after(&headers), &body, &sent);
+        let mut response = TokenResponse::read(status, retry_after(&headers), &body, &sent);
+        response.entra = is_entra.then(|| at.trim_end_matches(": ").to_owned());
         self.set(Some(LastCall::Answered(response)));
         Ok(FullResponse { status, headers, body })
     }
@@ -147,18 +155,19 @@ impl Transport {
     }
 
     /// A call has got no answer. If there was no connection, a proxy on the way may say why.
-    async fn not_sent(&self, way: &Way, cause: reqwest::Error) -> Error {
+    async fn not_sent(&self, way: &Way, at: &str, cause: reqwest::Error) -> Error {
         let cause = cause.without_url();
         match if cause.is_connect() { way.explain(&cause).await } else { None } {
             Some(no_tunnel) => {
                 self.set(Some(LastCall::Unreachable(no_tunnel.to_string(), no_tunnel.is_refusal())));
                 Error::with_error(ErrorKind::Connection, no_tunnel, "no tunnel")
             }
-            None => self.unreachable(cause),
+            None => self.unreachable(at, cause),
         }
     }
 
-    fn unreachable(&self, cause: reqwest::Error) -> Error {
+    /// `at` is where the call went, in front of the cause.
+    fn unreachable(&self, at: &str, cause: reqwest::Error) -> Error {
         let cause = cause.without_url();
         let (kind, advice) = if cause.is_timeout() {
             (ErrorKind::Io, "no answer in time, trying again")
@@ -167,7 +176,7 @@ impl Transport {
         } else {
             (ErrorKind::Io, "the connection broke, trying again")
         };
-        self.set(Some(LastCall::Unreachable(format!("{advice}: {}", with_causes(&cause)), false)));
+        self.set(Some(LastCall::Unreachable(format!("{advice}: {at}{}", with_causes(&cause)), false)));
         Error::with_error(kind, cause, advice)
     }
 
@@ -204,7 +213,7 @@ impl TokenResponse {
         let body: OauthError = serde_json::from_slice(body).unwrap_or_default();
         let sent: Vec<Sent<'_>> = sent.iter().map(|secret| secret.as_str().into()).collect();
         let quote = |text: Option<String>| text.and_then(|text| quoted(&text, &sent));
-        Self { status, retry_after, error: quote(body.error), description: quote(body.error_description) }
+        Self { status, retry_after, entra: None, error: quote(body.error), description: quote(body.error_description) }
     }
 
     /// Somebody has to act first.
@@ -244,7 +253,15 @@ impl TokenResponse {
         if let Some(error) = &self.error {
             let _ = write!(text, " {error}");
         }
-        let _ = write!(text, ": {advice}");
+        match &self.entra {
+            // Entra ID answers 400 where a tenant or an application is wrong.
+            Some(host) if self.status == 404 && description.is_empty() => {
+                let _ = write!(text, ": {host} is not Entra ID's sign-in");
+            }
+            _ => {
+                let _ = write!(text, ": {advice}");
+            }
+        }
         if !description.is_empty() {
             let _ = write!(text, ": {description}");
         }

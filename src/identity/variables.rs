@@ -26,6 +26,8 @@ const SIGNS_IN: [&str; 6] = [TENANT, CLIENT, SECRET, CERTIFICATE, TOKEN_FILE, EN
 /// All that a sign-in reads.
 pub(crate) const ALL: [&str; 10] =
     [TENANT, CLIENT, SECRET, CERTIFICATE, PASSWORD, TOKEN_FILE, ENDPOINT, HEADER, AUTHORITY, IMDS];
+/// Those whose values nobody else may see.
+pub(crate) const SECRETS: [&str; 2] = [SECRET, PASSWORD];
 /// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
 const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
 

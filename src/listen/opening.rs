@@ -11,6 +11,7 @@ use bytes::{Buf as _, BytesMut};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::ShutdownWatch;
 use proxy_protocol::Wrong;
+use rustls::CertificateError;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +27,7 @@ use crate::access::{Denial, Gate, Networks, Place};
 use crate::config::Listener;
 use crate::load::Load;
 use crate::load::opening::Handshake;
+use crate::net::certificate::Wrong as OfCertificate;
 use crate::proxy;
 
 /// From when a connection is accepted until its first request may come. A header is one packet and a handshake two round
@@ -81,6 +83,15 @@ impl NoTls {
     }
 }
 
+/// What a client's certificate is that was issued for no client, and what to do. rustls shows it in words for programmers.
+fn unusable(wrong: &CertificateError) -> Option<&'static str> {
+    match OfCertificate::of(wrong) {
+        OfCertificate::VersionOne => Some("one of X.509 version 1: issue it with extensions"),
+        OfCertificate::OfAuthority => Some("a CA's own: issue another one, with CA:FALSE"),
+        _ => None,
+    }
+}
+
 impl fmt::Display for NoTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,6 +104,9 @@ impl fmt::Display for NoTls {
                 }
                 Some(rustls::Error::AlertReceived(alert)) => {
                     write!(f, "TLS handshake: the client refuses the server's certificate or TLS version: {alert:?}")
+                }
+                Some(rustls::Error::InvalidCertificate(wrong)) if let Some(what) = unusable(wrong) => {
+                    write!(f, "TLS handshake: the client's certificate is {what}")
                 }
                 _ => write!(f, "TLS handshake: {cause}"),
             },

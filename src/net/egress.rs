@@ -21,7 +21,7 @@ mod rules;
 mod url;
 
 pub(crate) use rules::NoProxy;
-pub(crate) use url::ProxyUrl;
+pub(crate) use url::{PROXY_FORM, ProxyUrl};
 
 /// Where the proxy is named, the first that has a value. Calls go to https addresses only, so `HTTP_PROXY` is not read, as by
 /// curl and reqwest for these.

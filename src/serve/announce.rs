@@ -31,7 +31,7 @@ pub(super) fn settings(config: &Config, egress_proxy: Option<&str>) {
         Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
         None => info!("cache: off"),
     }
-    config.upstreams().iter().filter_map(|upstream| upstream.doubt()).for_each(|doubt| warn!("{doubt}"));
+    config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }

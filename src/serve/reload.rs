@@ -153,7 +153,7 @@ impl Reload {
             Change::Unchanged(sentence) => Some(sentence),
             _ => None,
         });
-        let doubts = unchanged.chain(alarm::doubt(&next.notify().command)).collect();
+        let doubts = unchanged.chain(next.doubts()).chain(alarm::doubt(&next.notify().command)).collect();
         self.current = next;
         Ok(Reloaded { at_once, at_start, doubts })
     }

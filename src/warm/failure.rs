@@ -135,7 +135,11 @@ fn is_of_unknown_ca(fault: &rustls::Error) -> bool {
 fn tls_advice(fault: &rustls::Error) -> Option<&'static str> {
     match fault {
         fault if is_of_unknown_ca(fault) => Some("its certificate is not trusted: name its CA with --ca-file"),
-        rustls::Error::InvalidCertificate(_) => Some("its certificate is not trusted: correct it there"),
+        rustls::Error::InvalidCertificate(wrong) => Some(match Wrong::of(wrong) {
+            Wrong::VersionOne => "its certificate is one of X.509 version 1: issue it there with extensions",
+            Wrong::OfAuthority => "its certificate is a CA's own: issue another one for it there, with CA:FALSE",
+            _ => "its certificate is not trusted: correct it there",
+        }),
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
             Some("it asks for a certificate: present one with --certificate and --key")
         }

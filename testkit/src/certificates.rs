@@ -22,6 +22,16 @@ pub struct Pair {
     pub key: String,
 }
 
+/// A CA's own certificate, for these names or addresses, as `openssl req -x509` makes it.
+pub fn self_signed(names: &[&str]) -> Pair {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+}
+
 impl Authority {
     /// A CA of this name.
     pub fn new(name: &str) -> Self {

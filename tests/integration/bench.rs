@@ -453,7 +453,7 @@ async fn an_interrupted_run_is_reported_and_a_429_is_an_error() {
         let side = &report["runs"][0]["sides"]["direct"];
         assert_eq!(report["interrupted"], true, "{signals:?}");
         assert!(side["pulls"].as_u64().is_some_and(|pulls| pulls > 0), "{side:#}");
-        assert_eq!((&side["errors"], &side["status_429"]), (&1.into(), &1.into()), "{side:#}");
+        assert_eq!((&side["errors"], &side["limited"]), (&1.into(), &1.into()), "{side:#}");
     }
 }
 

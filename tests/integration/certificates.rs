@@ -9,7 +9,7 @@ use rustls::{AlertDescription, ClientConfig};
 use crate::load::{load, sent_to_registry, wait_for_load};
 use crate::tls::{BOTH, Secret, ask, connect, secured, settings};
 use crate::wire;
-use testkit::certificates::{Authority, Pair};
+use testkit::certificates::{Authority, Pair, self_signed};
 use testkit::{Proxy, Setup};
 
 const RULE: &str = "access: {certificates: ['system:node:*', '*.nodes.internal', 'spiffe://example.org/nodes/*']}";
@@ -188,5 +188,36 @@ async fn the_log_says_that_clients_are_not_authenticated_only_where_they_are_not
         let setup = Setup::new(&azure).listen(&format!("[{{address: '0.0.0.0:0', tls: {tls}}}]")).settings(rule);
         let log = setup.start().end();
         assert_eq!(log.contains("clients are not authenticated"), is_told, "{auth} {rule}: {log}");
+    }
+}
+
+/// `Other(OtherError(CaUsedAsEndEntity))`, and nothing of what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_a_cas_own_was_told_in_words_for_programmers() {
+    let azure = testkit::azure().await;
+    let (ca, own) = (Authority::new("mirror CA"), self_signed(&["127.0.0.1"]));
+    let setup = Setup::new(&azure);
+    let file = |name: &str, text: &str| setup.file(name, text).display().to_string();
+    let (own_file, own_key) = (file("own.crt", &own.certificate), file("own.key", &own.key));
+    let server = ca.server(&["mirror.internal"]);
+    let (good, key) = (file("tls.crt", &server.certificate), file("tls.key", &server.key));
+    let listeners = [
+        format!("{{address: '127.0.0.1:0', tls: {{certificate: {good}, key: {key}, client_ca: {own_file}}}}}"),
+        format!("{{address: '127.0.0.1:0', tls: {{certificate: {own_file}, key: {own_key}}}}}"),
+    ];
+    let proxy = setup.listen(&format!("[{}]", listeners.join(", "))).start();
+    let &[asks, shows] = proxy.addresses() else { panic!("two") };
+    let mut connection = secured(&settings(&ca, Some(&own), &BOTH), wire::connect(asks));
+    assert!(ask(&mut connection).is_err());
+    proxy.wait_for_log("error=TLS handshake: the client's certificate is a CA's own: issue another one, with CA:FALSE");
+    for command in [&["warm", "busybox"][..], &["bench", "--image", "library/busybox", "--pulls", "1"]] {
+        let mut asking = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        asking.args(command).arg("--via").arg(format!("https://{shows}")).arg("--ca-file").arg(proxy.path("own.crt"));
+        let said = asking.env_clear().output().expect("it runs").stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(
+            said.contains("its certificate is a CA's own: issue another one for it there, with CA:FALSE: "),
+            "{command:?}: {said}"
+        );
     }
 }

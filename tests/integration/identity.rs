@@ -46,6 +46,38 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
     }
 }
 
+/// Neither the host was told nor the variable that had named it; and of its 404, that the endpoint would be ready some time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_at_another_host_than_entra_ids_did_not_say_where_nor_who_had_named_it() {
+    type Break = fn(&acr_emulator::Emulator);
+    let rows: [(Break, &str, &str, &str); 2] = [
+        (
+            |azure| azure.refuse_connections(Server::Entra, true),
+            "no connection: check the network path, DNS and the CA: ",
+            ": ",
+            "; that host is of AZURE_AUTHORITY_HOST, identity.authority or identity.cloud",
+        ),
+        (
+            |azure| {
+                let (headers, body) = (Vec::new(), r#"{"errors":[]}"#.to_owned());
+                azure.inject(Hop::Entra, Fault::StatusWith { status: 404, headers, body });
+            },
+            "404: ",
+            " is not Entra ID's sign-in; what to do: correct AZURE_AUTHORITY_HOST or identity.authority; ",
+            "without them it is https://login.microsoftonline.com",
+        ),
+    ];
+    for (breaks, begins, then, ends) in rows {
+        let azure = testkit::azure().await;
+        breaks(&azure);
+        let proxy = Setup::new(&azure).start();
+        let authority = azure.authority();
+        let host = authority.trim_start_matches("https://").trim_end_matches('/');
+        let line = proxy.wait_for_log(&format!("entra: client secret: {begins}{host}{then}"));
+        assert!(line.contains(ends), "{line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_waits_for_the_first_token() {
     let azure = acr_emulator::Emulator::start(acr_emulator::Options {

@@ -9,6 +9,7 @@ use testkit::{PATIENCE, Setup};
 
 use crate::admin::admin;
 use crate::fixture::ACCEPT;
+use crate::manager::Manager;
 use crate::wire;
 
 fn told(admin: SocketAddr, path: &str) -> (u16, Value) {
@@ -62,6 +63,39 @@ async fn a_proxy_without_a_token_is_ready_while_it_has_kept_answers_and_says_so(
         assert!(body["summary"].as_str().is_some_and(|summary| summary.starts_with(begin)), "{body:#}");
         assert_eq!(ask(), if ready { 200 } else { 503 });
     }
+}
+
+/// "ready" was all that `systemctl status` and /readyz said, while every pull of what was not kept failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_down_was_told_as_ready() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure).flag("--admin-address", ":0");
+    let path = setup.path("manager");
+    let manager = Manager::at(&path);
+    let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
+    let ready = manager.receive();
+    let address = ready.lines().find_map(|line| line.strip_prefix("X_LISTEN_ADDRESS=")).expect("an address");
+    let (address, admin) = (address.parse().expect("an address"), admin(&proxy));
+    let has = |end: &str| while !manager.receive().contains(end) {};
+    has(": ready\n");
+    azure.refuse_connections(Server::Registry, true);
+    let deadline = Instant::now() + PATIENCE;
+    let body = loop {
+        wire::ask(address, "GET /v2/library/busybox/manifests/other", ACCEPT);
+        let (status, body) = told(admin, "/readyz");
+        assert_eq!((status, &body["ready"]), (200, &Value::Bool(true)), "{body:#}");
+        if body["summary"] != "ready" {
+            break body;
+        }
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let begin = "ready: only what is kept is served, because the registry is down: example.azurecr.io:";
+    assert!(body["summary"].as_str().is_some_and(|summary| summary.starts_with(begin)), "{body:#}");
+    assert!(body["upstreams"][0]["down"].is_string() && body["upstreams"][0]["serves"] == "all", "{body:#}");
+    has(": signed in, but it is down, and only what is kept is served: ");
+    azure.refuse_connections(Server::Registry, false);
+    has(": ready\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

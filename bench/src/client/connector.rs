@@ -166,12 +166,25 @@ fn whole(mut tls: ClientConfig) -> TlsConnector {
 /// A failed handshake. That of a private CA, which is no fault of the host's, has the flag for it.
 fn tls_failure(cause: &io::Error) -> String {
     let fault = cause.get_ref().and_then(|cause| cause.downcast_ref());
-    let is_unknown = matches!(
-        fault,
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature))
-    );
-    let advice = if is_unknown { "its certificate is not trusted: name its CA with --ca-file: " } else { "" };
+    let advice = match fault {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            "its certificate is not trusted: name its CA with --ca-file: "
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => unusable(&format!("{other:?}")),
+        _ => "",
+    };
     format!("TLS: {advice}{cause}")
+}
+
+/// What to do about a certificate that is for no server, by the words of webpki, whose type this crate does not have.
+fn unusable(other: &str) -> &'static str {
+    if other.contains("UnsupportedCertVersion") {
+        "its certificate is one of X.509 version 1: issue it there with extensions: "
+    } else if other.contains("CaUsedAsEndEntity") {
+        "its certificate is a CA's own: issue another one for it there, with CA:FALSE: "
+    } else {
+        ""
+    }
 }
 
 async fn http1<S: Io + 'static>(stream: S) -> Result<Sender, String> {

@@ -71,13 +71,15 @@ impl<'p> Response<'p> {
         let mut sentence = format!("{}: {}", self.request, self.status.as_u16());
         let (code, message) = registry_error(&body, &[]);
         let storage = self.header("x-ms-error-code").and_then(|code| quoted(code, &[]));
+        // A proxy passes a registry's 429 on as 503.
+        let throttled = self.status == StatusCode::TOO_MANY_REQUESTS || code.as_deref() == Some("TOOMANYREQUESTS");
         if let Some(code) = code.or(storage) {
             sentence = format!("{sentence} {code}");
         }
         if let Some(message) = message {
             sentence = format!("{sentence}: {message}");
         }
-        Failure { sentence, throttled: self.status == StatusCode::TOO_MANY_REQUESTS }
+        Failure { sentence, throttled }
     }
 
     /// Reads the body to its end, part by part, returns its length, and keeps the connection for the next request.

@@ -22,7 +22,30 @@ pub(crate) fn render(summaries: &[Summary], interrupted: bool) -> Vec<String> {
     sentences
 }
 
+/// Times are of pulls that succeeded, so those that failed come first.
 fn sentence(summary: &Summary) -> String {
+    let failed: String = summary.sides.iter().filter_map(failed).collect();
+    failed + &times(summary)
+}
+
+/// How many have failed; `None` where the next sentence says that all have, or none has.
+fn failed(side: &SideSummary) -> Option<String> {
+    let record = &side.record;
+    if record.errors == 0 || record.pulls == 0 {
+        return None;
+    }
+    let pulls = match side.side {
+        Side::Via => "pulls through the proxy",
+        Side::Direct => "direct pulls",
+    };
+    let limited = match record.throttled {
+        0 => String::new(),
+        limited => format!(", {limited} by a limit of requests"),
+    };
+    Some(format!("{} of {} {pulls} failed{limited}. ", record.errors, record.errors + record.pulls))
+}
+
+fn times(summary: &Summary) -> String {
     match &summary.sides[..] {
         [via, direct] if via.record.pulls > 0 && direct.record.pulls > 0 => {
             let [via, direct] = [via, direct].map(mean);
@@ -64,6 +87,8 @@ fn difference(summary: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
+    use crate::meter::{Meter, Pulled};
     use crate::pairs::Estimate;
 
     #[test]
@@ -79,7 +104,34 @@ mod tests {
             summaries[0].whole = whole.map(|value| Difference { mean: at(value), median: at(value) });
             let said = render(&summaries, false);
             let both = "Through the proxy a pull takes 25.0 ms, a direct one 85.0 ms: ";
-            assert_eq!(said, [format!("{both}{expected}")]);
+            let failed = "1 of 101 direct pulls failed, 1 by a limit of requests. ";
+            assert_eq!(said, [format!("{failed}{both}{expected}")]);
+        }
+    }
+
+    /// The headline was the mean of the nine pulls that had succeeded, and the status 0.
+    #[test]
+    fn failures_were_left_out_of_the_headline_and_of_the_exit_status() {
+        for (errors, limited, begins, is_failure) in [
+            (0, 0, "Through the proxy a pull takes 25.0 ms (mean of 100).", false),
+            (
+                99,
+                0,
+                "99 of 199 pulls through the proxy failed. Through the proxy a pull takes 25.0 ms (mean of 100).",
+                false,
+            ),
+            (101, 31, "101 of 201 pulls through the proxy failed, 31 by a limit of requests. Through", true),
+        ] {
+            let (_, mut summaries) = super::super::tests::summaries();
+            summaries[0].sides.pop();
+            let record = &mut summaries[0].sides[0].record;
+            for number in 0..errors {
+                let failure = Failure { sentence: "GET /v2/: 503".to_owned(), throttled: number < limited };
+                record.add(&Pulled { meter: Meter::default(), failure: Some(failure) });
+            }
+            assert!(render(&summaries, false)[0].starts_with(begins), "{:?}", render(&summaries, false));
+            let expected = format!("{errors} of {} via pulls failed: GET /v2/: 503", errors + 100);
+            assert_eq!(super::super::judge(&summaries), if is_failure { Err(expected) } else { Ok(()) });
         }
     }
 

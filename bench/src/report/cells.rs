@@ -99,7 +99,7 @@ pub(crate) fn counts(summary: &Summary) -> Vec<(&'static str, Vec<String>)> {
     };
     line("pulls", |side| side.record.pulls.to_string());
     line("errors", |side| side.record.errors.to_string());
-    line("of them 429", |side| side.record.throttled.to_string());
+    line("of them limited", |side| side.record.throttled.to_string());
     if is_open {
         line("never begun", |side| side.record.dropped.to_string());
     }

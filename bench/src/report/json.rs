@@ -51,7 +51,7 @@ fn side(side: &SideSummary) -> Value {
     json!({
         "pulls": record.pulls,
         "errors": record.errors,
-        "status_429": record.throttled,
+        "limited": record.throttled,
         "dropped": record.dropped,
         "given_up": side.unfinished,
         "bytes": record.bytes,
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!((&report["date"], &report["version"]), (&about.date.into(), &env!("CARGO_PKG_VERSION").into()));
         assert!(report["command"].as_str().is_some_and(|line| line.starts_with("acr-cache-proxy bench ")));
         let run = &report["runs"][0];
-        assert_eq!(run["sides"]["direct"]["status_429"], 1);
+        assert_eq!(run["sides"]["direct"]["limited"], 1);
         assert_eq!(run["phases"]["whole_pull"]["via"]["count"], 100);
         assert_eq!(run["phases"]["whole_pull"]["difference"]["mean"]["value"], -60_000.0);
         assert!(run["phases"]["challenge_and_token"]["via"].is_null());

@@ -118,7 +118,7 @@ mod tests {
         crate::svg::tests::assert_well_formed(&page);
         assert!(page.contains("GET /v2/&lt;a&gt;") && page.contains("<svg"), "{page}");
         let body = page.split_once("</h1>").expect("a heading").1;
-        assert!(body.starts_with("<p class=\"answer\">Through the proxy a pull takes 25.0 ms, a direct one"), "{page}");
+        assert!(body.starts_with("<p class=\"answer\">1 of 101 direct pulls failed, 1 by a limit of requests. Through the proxy a pull takes 25.0 ms, a direct one"), "{page}");
         for part in ["2026-11-25T14:18:00Z", env!("CARGO_PKG_VERSION"), "bench --image 'a &amp; b'"] {
             assert!(page.contains(part), "{part}: {page}");
         }

@@ -81,7 +81,7 @@ mod tests {
             assert!((20..=110).contains(&line.len()) || line.ends_with('-'), "{line}");
         }
         assert!(
-            text.starts_with("Through the proxy a pull takes 25.0 ms, a direct one 85.0 ms: 60.0 ms less"),
+            text.starts_with("1 of 101 direct pulls failed, 1 by a limit of requests. Through the proxy a pull takes 25.0 ms, a direct one 85.0 ms: 60.0 ms less"),
             "{text}"
         );
         assert!(text.contains("1 x direct: GET /v2/<a>: 429") && text.contains("Interrupted"), "{text}");

@@ -77,7 +77,7 @@ function registry(told) {
     ['Last answer', ago(told.last_success_seconds)],
     ['Last failure', told.last_failure === null ? 'none of the last failed requests' : `${time(told.last_failure.at)}, ${told.last_failure.error}`],
     ['Pauses', told.pauses > 0 ? `${number(told.pauses)}, asked for by the registry` : null],
-    ['Stale answers', told.stale > 0 ? number(told.stale) : null],
+    ['Stale, in trouble', told.stale > 0 ? number(told.stale) : null],
     ['Budget', told.budget === null ? null : `${number(told.budget.reads_per_minute)} reads a minute, ` +
       (told.budget.wait_seconds > 0 ? `the next waits ${duration(told.budget.wait_seconds)}` : 'none waits')],
   ];
@@ -87,7 +87,9 @@ function registry(told) {
     const whose = told.permanent ? ' Somebody has to act; it is tried again every now and then.' : ' It is tried again by itself.';
     says.push(`${told.message}.${since}${told.hop ? whose : ''}`);
   }
-  if (told.down) says.push(`The registry is asked until it is back: ${told.down}. Check the network, DNS, and Azure's status page.`);
+  // Of a certificate, the cause itself says what to do.
+  const look = /certificate/.test(told.down) ? '' : " Check the network, DNS, and Azure's status page.";
+  if (told.down) says.push(`The registry is asked until it is back: ${told.down}.${look}`);
   const paused = told.paused.map((one) => `${one.call} for another ${duration(one.left_seconds)}`);
   if (paused.length) says.push(`The registry limits requests and is not asked for ${paused.join(', and not for ')}. Set limits.registry_reads_per_minute, or raise the lifetimes of the cache.`);
   return card(kind, told.domain, list(rows), ...says.map((text) => make('p', { class: 'says' }, text)));
@@ -144,7 +146,7 @@ function cache(told) {
         make('p', { class: 'soft' }, `${number(memory.evicted_entries)} entries had to go for others`)),
     card('', 'Answers', list([
       ...Object.entries(told.requests.hits).filter(([, count]) => count > 0).map(([kind, count]) => [`Kept ${kind}`, number(count)]),
-      ['Shared', number(told.requests.collapsed)], ['Stale', number(told.requests.stale)], ['Asked for', number(told.requests.misses)],
+      ['Shared', number(told.requests.collapsed)], ['Past their time', number(told.requests.stale)], ['Asked for', number(told.requests.misses)],
       ...Object.entries(told.requests.passed).filter(([, count]) => count > 0).map(([reason, count]) => [`Passed: ${reason}`, number(count)]),
     ])));
 }

@@ -222,7 +222,7 @@ fn a_wrong_listener_is_named_by_its_place() {
     for (listen, expected) in [
         ("[]", "listen: is an empty list: set one item or more, or remove the key"),
         ("{address: ':1'}", "listen: must be one value, or a list of tables: put a dash before the first key of each"),
-        ("[':1']", "listen[0]: must be a table of address, unix, mode, tls, proxy_protocol"),
+        ("[':1']", "listen[0]: must be a table of address, unix, mode, tls, proxy_protocol, such as {address: ...}"),
         ("[{}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{mode: 0600}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{addres: ':1'}]", "listen[0].addres: unknown setting: did you mean address?"),
@@ -320,31 +320,6 @@ fn the_admin_listener_cannot_have_the_clients_address() {
     );
 }
 
-#[test]
-fn a_registry_of_one_part_or_docker_hubs_name_is_doubted_unless_it_is_meant_as_it_is() {
-    for (upstream, is_doubted) in [
-        ("domain: example", true),
-        ("domain: Example", true),
-        ("domain: example.azurecr.io", false),
-        // Docker Hub in the place of the registry that caches it passed in silence.
-        ("domain: docker.io", true),
-        ("domain: index.docker.io", true),
-        ("domain: Registry-1.docker.io", true),
-        ("domain: hub.docker.com", true),
-        ("domain: mydocker.io", false),
-        ("domain: 'docker.io:5000'", false),
-        ("domain: docker.io, addresses: [10.0.0.5]", false),
-        ("domain: example, addresses: [10.0.0.5]", false),
-        ("domain: 'example:5000'", false),
-        ("domain: localhost", false),
-        ("domain: 10.0.0.5", false),
-        ("domain: '[fd00::5]'", false),
-    ] {
-        let config = load(&format!("upstream: {{{upstream}}}"), Flags::default()).expect(upstream);
-        assert_eq!(config.upstreams()[0].doubt().is_some(), is_doubted, "{upstream}");
-    }
-}
-
 /// Each line of the file cost a reading of the whole file: 1,000 routes took 7 s, of an optimized program.
 #[test]
 fn a_long_configuration_is_read_in_no_time() {
@@ -402,6 +377,28 @@ fn a_control_character_is_told_with_its_line() {
     }
 }
 
+/// They were taken for hosts: `true:80`, `0.0.0.5:80`.
+#[test]
+fn a_switch_or_a_number_was_taken_for_the_address_of_a_proxy() {
+    for (proxy, is_refused) in [
+        ("true", true),
+        ("on", true),
+        ("Yes", true),
+        ("none", true),
+        ("5", true),
+        ("3128", true),
+        ("false", false),
+        ("off", false),
+        ("squid", false),
+        ("'on:3128'", false),
+        ("10.0.0.5", false),
+    ] {
+        let said = said(&format!("upstream: {{domain: a.io}}\negress: {{proxy: {proxy}}}")).concat();
+        let begin = "config.yaml:2: egress.proxy: it is not the address of a proxy: use http://HOST:PORT";
+        assert_eq!(said.starts_with(begin) && said.ends_with("; or off for none"), is_refused, "{proxy}: {said}");
+    }
+}
+
 /// All keys of the table were listed, of which none was meant.
 #[test]
 fn a_key_of_another_table_and_the_name_of_a_flag_are_told_where_they_belong() {
@@ -413,6 +410,13 @@ fn a_key_of_another_table_and_the_name_of_a_flag_are_told_where_they_belong() {
             "upstream.memory: unknown setting here: did you mean cache.memory?",
         ),
         ("upstream:\n  domain: a.azurecr.io\n  prefx: hub\n", "upstream.prefx: unknown setting: did you mean prefix?"),
+        ("listen_address: ':1'\n", "listen_address: unknown setting: did you mean listen?"),
+        ("admin-address: ':1'\n", "admin-address: unknown setting: did you mean admin?"),
+        (
+            "upstream:\n  domain:a.azurecr.io\n",
+            "1: upstream: domain: has no blank behind its colon, so it is no setting: ",
+        ),
+        ("upstream:\n  <<: {domain: a.azurecr.io}\n", "upstream.<<: merge keys are not supported: write the settings"),
         ("nonsense: 1\n", "nonsense: unknown setting: use one of "),
     ] {
         let mistakes = said(text).join("\n");

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 /// A longer one is something else.
 const MAX_URL: usize = 4 << 10;
 /// What an address has to look like.
-const RIGHT: &str = "use http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, special \
+pub(crate) const PROXY_FORM: &str = "use http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, special \
                      characters percent-encoded";
 
 /// A forward proxy as a setting or variable names it. `Debug` masks the credentials.
@@ -35,7 +35,7 @@ impl ProxyUrl {
     /// secret.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let wrong = || format!("it is not the address of a proxy: {RIGHT}");
+        let wrong = || format!("it is not the address of a proxy: {PROXY_FORM}");
         let scheme = match text.split_once("://") {
             Some((scheme, _)) => scheme.to_ascii_lowercase(),
             None => "http".to_owned(),
@@ -43,7 +43,7 @@ impl ProxyUrl {
         match scheme.as_str() {
             "http" | "https" => {}
             "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => {
-                return Err(format!("a SOCKS proxy is not supported: {RIGHT}"));
+                return Err(format!("a SOCKS proxy is not supported: {PROXY_FORM}"));
             }
             _ => return Err(wrong()),
         }

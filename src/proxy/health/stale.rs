@@ -86,6 +86,15 @@ pub(super) struct Over {
     repository: Option<Box<str>>,
 }
 
+impl Episode {
+    /// So many answers were stale. True if they are the first.
+    fn answered(&mut self, answers: u64) -> bool {
+        let is_first = self.answers == 0 && answers > 0;
+        self.answers += answers;
+        is_first
+    }
+}
+
 impl<'a> Object<'a> {
     pub(super) fn of(target: &'a Target) -> Self {
         let is_tag = target.endpoint() == Endpoint::Manifest && !target.is_by_digest();
@@ -99,32 +108,30 @@ impl Stale {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// A stale answer. True if a time of trouble begins with it.
+    /// A stale answer. True if it is the first of a time of trouble.
     pub(super) fn answered(&self, object: Object<'_>, is_registrys: bool) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed);
         self.stands_in(object, is_registrys, 1)
     }
 
-    /// A stale answer to a client that has not waited longer for the registry's, which may still come. True if a time of trouble
-    /// begins with it: as far as can be told then, it is the registry that is slow.
+    /// A stale answer to a client that has not waited longer for the registry's, which may still come. True if it is the first of a
+    /// time of trouble: as far as can be told then, it is the registry that is slow.
     pub(super) fn answered_meanwhile(&self, object: Object<'_>) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let mut episodes = self.episodes();
         let Episodes { registry, repositories } = &mut *episodes;
         if let Some(repository) = repositories.get_mut(object.repository) {
-            repository.episode.answers += 1;
-            return false;
+            return repository.episode.answered(1);
         }
         self.is_active.store(true, Ordering::Release);
-        let is_first = registry.is_none();
         let (episode, last) = registry.get_or_insert((Episode { since: now, answers: 0 }, now));
-        episode.answers += 1;
         *last = now;
-        is_first
+        episode.answered(1)
     }
 
-    /// The registry has failed where something stale stands in. True if a time of trouble begins with it.
+    /// The registry has failed where something stale stands in, for so many answers. True if they are the first of a time of trouble;
+    /// one without any is not told, for nothing was stale.
     pub(super) fn stands_in(&self, object: Object<'_>, is_registrys: bool, answers: u64) -> bool {
         let now = Instant::now();
         let path = self.hasher.hash_one(object.path);
@@ -133,33 +140,28 @@ impl Stale {
         let new = Episode { since: now, answers: 0 };
         let Episodes { registry, repositories } = &mut *episodes;
         if is_registrys {
-            let is_first = registry.is_none() && repositories.is_empty();
             let (episode, last) = registry.get_or_insert((new, now));
             // What else has failed may have had the same cause, before it was known.
             for (_, repository) in repositories.drain() {
                 episode.since = episode.since.min(repository.episode.since);
                 episode.answers += repository.episode.answers;
             }
-            episode.answers += answers;
             *last = now;
-            return is_first;
+            return episode.answered(answers);
         }
         if let Some((episode, _)) = registry.as_mut().filter(|(_, last)| now.duration_since(*last) < QUIET) {
-            episode.answers += answers;
-            return false;
+            return episode.answered(answers);
         }
-        let is_first = !repositories.contains_key(object.repository);
-        if is_first && repositories.len() >= MAX_REPOSITORIES {
+        if !repositories.contains_key(object.repository) && repositories.len() >= MAX_REPOSITORIES {
             return false;
         }
         let repository = repositories
             .entry(object.repository.into())
             .or_insert_with(|| Repository { episode: new, objects: HashMap::new() });
-        repository.episode.answers += answers;
         if repository.objects.len() < MAX_OBJECTS || repository.objects.contains_key(&path) {
             repository.objects.insert(path, Failed { last: now, is_tag: object.is_tag });
         }
-        is_first
+        repository.episode.answered(answers)
     }
 
     /// A good answer. Returns what is over with this.
@@ -172,7 +174,10 @@ impl Stale {
         let mut episodes = self.episodes();
         let mut over = Vec::new();
         let mut end = |Episode { since, answers }: Episode, repository| {
-            over.push(Over { answers, lasted: now.duration_since(since), repository });
+            // Its begin was not told either.
+            if answers > 0 {
+                over.push(Over { answers, lasted: now.duration_since(since), repository });
+            }
         };
         if let Some((episode, _)) = episodes.registry.take_if(|(_, last)| now.duration_since(*last) >= QUIET) {
             end(episode, None);
@@ -281,6 +286,24 @@ mod tests {
         // Of a repository that is in trouble nothing else is said.
         assert!(of_repository(&stale, "c:1") && !stale.answered_meanwhile(object("c:1")));
         assert_eq!(fresh(&stale, "c:1"), over(2, 0, Some("c")));
+    }
+
+    /// "answers are stale from now on", of an answer that was asked for anew behind a client who had it, and then "0 were stale".
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_in_which_no_answer_was_stale_was_told_as_one() {
+        for is_registrys in [true, false] {
+            let stale = Stale::default();
+            assert!(!stale.stands_in(object("a:1"), is_registrys, 0));
+            assert!(stale.lasts(), "an upgrade waits for its end");
+            advance(QUIET).await;
+            assert_eq!(fresh(&stale, "a:1"), []);
+            assert!(!stale.is_active.load(Ordering::Relaxed) && !stale.stands_in(object("a:1"), is_registrys, 0));
+            advance(Duration::from_secs(1)).await;
+            // Whoever gets it first is the first.
+            assert!(stale.answered_meanwhile(object("a:1")) && !stale.answered(object("a:1"), is_registrys));
+            advance(QUIET).await;
+            assert_eq!(fresh(&stale, "a:1"), over(2, 6, (!is_registrys).then_some("a")));
+        }
     }
 
     #[tokio::test(start_paused = true)]

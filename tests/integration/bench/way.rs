@@ -1,8 +1,11 @@
 //! How `bench` reaches Azure and signs in to it, and the proxy that it measures.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
+use acr_emulator::{Emulator, Image, Options, RateLimits};
 use serde_json::Value;
 
 use super::{Bench, IMAGE, end, text};
@@ -91,6 +94,29 @@ async fn the_proxy_gets_the_certificate_that_it_asks_for() {
     bench.args(&format!("--certificate {} --key {}", certificate.display(), key.display())).report();
 }
 
+/// The registry's 429, which the proxy passes on as a 503, counted as another error, and the run as one that had gone well.
+#[tokio::test(flavor = "multi_thread")]
+async fn most_pulls_failed_by_the_registrys_limit_and_the_run_had_gone_well() {
+    let rate_limits = RateLimits { reads: Some(60), ..RateLimits::NONE };
+    let azure = Emulator::start(Options { rate_limits, ..testkit::options() }).await.expect("the emulator starts");
+    azure.push(Image::small("hub/library/busybox", "latest"));
+    let proxy = Setup::new(&azure).cache("off").start();
+    let output = Bench::new(&azure)
+        .via(&proxy.url(""))
+        .args(&format!("--image {IMAGE} --pulls 40 --layers none --json -"))
+        .run();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let side = &report["runs"][0]["sides"]["via"];
+    let errors = side["errors"].as_u64().expect("a number");
+    assert!(errors > 20 && errors < 40 && side["limited"] == side["errors"], "{side:#}");
+    let begin =
+        format!("{errors} of 40 pulls through the proxy failed, {errors} by a limit of requests. Through the proxy");
+    assert!(report["answer"][0].as_str().is_some_and(|answer| answer.starts_with(&begin)), "{report:#}");
+    assert!(said.contains(&format!("{errors} of 40 via pulls failed: ")) && said.contains("TOOMANYREQUESTS"), "{said}");
+}
+
 /// It said that the machine has no identity: the file that has the secret was not read, where `check` and `init` read it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_pull_signs_in_by_the_services_variables_unless_the_environment_says_who() {
@@ -109,6 +135,7 @@ async fn a_direct_pull_signs_in_by_the_services_variables_unless_the_environment
     ] {
         let bench = Bench { signs_in, secret: secret.to_owned(), ..Bench::new(&azure) }.direct();
         std::fs::write(bench.path("environment"), file).expect("written");
+        std::fs::set_permissions(bench.path("environment"), Permissions::from_mode(0o600)).expect("its mode");
         // A mix that is a pipe is read once, although the program is started anew.
         let bench = bench.args("--mix /dev/stdin --pulls 1 --json -");
         let mut child = bench.spawn_with(Stdio::piped());

@@ -1,5 +1,8 @@
 //! Whose variables `check` goes by: the service's, where whoever runs it has no sign-in.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use acr_emulator::Emulator;
 use testkit::{SECRET, Setup};
 
@@ -17,8 +20,13 @@ async fn without_a_sign_in_of_its_own_it_has_the_variables_of_the_service() {
     );
     let variables = format!("{variables}AZURE_AUTHORITY_HOST={}\n", azure.authority());
     let with = |setup: Setup, variables: &str| {
-        setup.file("environment", variables);
+        let file = setup.file("environment", variables);
+        std::fs::set_permissions(file, Permissions::from_mode(0o600)).expect("its mode");
         setup.switch("--json")
+    };
+    let open_to_all = |setup: Setup| {
+        std::fs::set_permissions(setup.path("environment"), Permissions::from_mode(0o644)).expect("its mode");
+        setup
     };
     let nobody = |setup: Setup| {
         let names = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"];
@@ -63,6 +71,18 @@ async fn without_a_sign_in_of_its_own_it_has_the_variables_of_the_service() {
                 ("ok", "1 route*"),
             ],
         ),
+        // Nobody was told that it was no secret.
+        (
+            "everybody may read it",
+            open_to_all(with(nobody(Setup::new(&azure)).settings(kind), &variables)),
+            0,
+            &[
+                takes,
+                ("warning", "*/environment: everybody on this host may read it, and so AZURE_CLIENT_SECRET: make it *"),
+                ("ok", "1 route*"),
+            ],
+        ),
+        ("and has no secret", open_to_all(with(setup(&azure), "TZ=UTC\n")), 0, &[("ok", "1 route*")]),
         // The shell's address of Entra ID is not the service's.
         (
             "nothing in it matters",
