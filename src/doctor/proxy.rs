@@ -41,7 +41,7 @@ pub(super) struct Facts {
     ready: Option<io::Result<Answer>>,
     /// `/status`.
     pub status: Option<Value>,
-    /// What systemd knows of the service, where nobody answers.
+    /// What systemd knows of the service.
     service: Service,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
@@ -65,11 +65,10 @@ pub(super) async fn read(
         (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => {
             elsewhere(url, sockets).await
         }
-        (_, Err(_)) => {
+        _ => {
             own.service = Service::read(host, config, sockets, (file, given)).await;
             own
         }
-        _ => own,
     }
 }
 
@@ -235,6 +234,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     }
+    down::without_socket(facts).into_iter().for_each(|finding| found.find(finding));
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);

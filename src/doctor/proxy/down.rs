@@ -127,6 +127,19 @@ pub(super) fn unanswered(
     (Some(false), down(format!("nothing answers at {at}: {told}"), without_it(expected), start))
 }
 
+/// The service answers, and its socket unit, which is enabled, does not keep its sockets.
+pub(super) fn without_socket(facts: &Facts) -> Option<Finding> {
+    facts.service.socket.as_ref().filter(|socket| facts.service.is_active() && !socket.is_active)?;
+    Some(Finding {
+        code: Code::Failed,
+        ..down(
+            format!("the proxy runs, and {SOCKET}, which is enabled, keeps no socket for it"),
+            "while the proxy restarts, clients are refused in place of waiting, and go to the source or fail".to_owned(),
+            format!("systemctl restart {SOCKET} {UNIT}"),
+        )
+    })
+}
+
 /// Why the service, as systemd has it, does not answer by these settings.
 fn by_service(service: &Service, facts: &Facts, told: &str, expected: &Expected<'_>) -> Option<Finding> {
     let at = &facts.at;
