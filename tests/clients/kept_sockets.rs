@@ -1,16 +1,57 @@
-//! Sockets that systemd keeps for the proxy (docs/operations.md).
+//! Sockets that systemd keeps for the proxy (docs/operations.md): while it does not start, and when both units are restarted.
 
 use serde_json::Value;
 
 use crate::home::Home;
+use crate::program::fail;
 use crate::systemd::{SECRETS, Systemd, azure, configure, install};
 
 const ASK: &str = "http://127.0.0.1:8080";
 /// As it is documented.
 const RESTART: &str = "systemctl restart acr-cache-proxy.socket acr-cache-proxy";
+/// Of curl, where nobody takes the connection, and where a connection ends without an answer.
+const REFUSED: i32 = 7;
+const RESET: i32 = 56;
+
 fn states(systemd: &Systemd) -> String {
     let show = "systemctl show --property=ActiveState --value acr-cache-proxy.socket acr-cache-proxy.service";
     systemd.run(show).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A client that waits as long as it takes, and how its request ends.
+fn ask(systemd: &Systemd) -> Option<i32> {
+    let curl = systemd.command(&format!("curl --silent --max-time 60 --output /dev/null {ASK}/v2/")).output();
+    curl.expect("curl runs").status.code()
+}
+
+/// With a wrong setting there were four starts a second without end, and with an address that the socket unit does not have one every two
+/// seconds. Clients got no answer, and could not turn to the source.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn while_the_proxy_did_not_start_clients_of_its_kept_socket_waited_without_end() {
+    let azure = azure().await;
+    for (settings, left) in [("no_such_setting: 1\n", "failed failed"), ("listen: 127.0.0.1:8090\n", "failed active")] {
+        let home = Home::new(&[azure.ca_pem()]);
+        let systemd = Systemd::boot(&home);
+        install(&systemd);
+        configure(&systemd, &azure, "", SECRETS);
+        systemd.run("systemctl daemon-reload");
+        systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
+        assert!(systemd.serves(ASK), "{}", systemd.journal());
+
+        configure(&systemd, &azure, settings, SECRETS);
+        fail(&mut systemd.command("systemctl restart acr-cache-proxy"));
+        assert_eq!(ask(&systemd), Some(RESET), "{settings}{}", systemd.journal());
+        let result = systemd.run("systemctl show --property=Result --value acr-cache-proxy.socket");
+        assert_eq!(result.trim(), "trigger-limit-hit", "{settings}");
+        assert_eq!(ask(&systemd), Some(REFUSED), "{settings}");
+        systemd.wait_until("what is left is as documented", || states(&systemd) == left);
+
+        configure(&systemd, &azure, "", SECRETS);
+        systemd.run(RESTART);
+        assert_eq!(states(&systemd), "active active", "{settings}");
+        assert!(systemd.serves(ASK), "{settings}{}", systemd.journal());
+    }
 }
 
 /// systemd opens no socket for a service that runs: the command failed, and the proxy went on without the socket unit. `doctor` found
