@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
-use super::sockets::Sockets;
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
 use crate::installed::{OWN_UNIT as UNIT, RELOAD};
+use crate::listen::activation::Sockets;
 use crate::metrics::labels::Cause;
 use crate::shell::shell_word;
 
@@ -234,7 +234,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     }
-    down::without_socket(facts).into_iter().for_each(|finding| found.find(finding));
+    down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);
