@@ -133,3 +133,42 @@ async fn init_took_its_own_service_for_a_foreign_process() {
         assert!(systemd.serves(ASK), "{stopped}{}", systemd.journal());
     }
 }
+
+/// `check` found nothing wrong with an address with which the service then did not start, and took the proxy that ran down with it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn check_passed_an_address_with_which_the_socket_unit_lets_no_proxy_start() {
+    let azure = azure().await;
+    let home = Home::new(&[azure.ca_pem()]);
+    let systemd = Systemd::boot(&home);
+    install(&systemd);
+    configure(&systemd, &azure, "", SECRETS);
+    systemd.run("cp /etc/acr-cache-proxy/config.yaml /etc/acr-cache-proxy/other.yaml");
+    systemd.run("systemctl daemon-reload");
+    systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
+    let moved = "listen: 127.0.0.1:8090\n";
+    let says =
+        "acr-cache-proxy.socket has ListenStream= of 127.0.0.1:8080, and no listener of the settings has this address";
+    for (settings, flags, before, is_wrong) in [
+        ("", "", "systemctl start acr-cache-proxy.service", false),
+        (moved, "", "systemctl start acr-cache-proxy.service", true),
+        // Not those of the service.
+        (moved, " --config /etc/acr-cache-proxy/other.yaml", "systemctl start acr-cache-proxy.service", false),
+        (moved, " --threads 2", "systemctl stop acr-cache-proxy.service", true),
+        (
+            "listen: [{address: '127.0.0.1:8080'}, {address: '127.0.0.1:8090'}]\n",
+            "",
+            "systemctl stop acr-cache-proxy.service",
+            false,
+        ),
+        (moved, "", "systemctl disable --now acr-cache-proxy.socket", false),
+    ] {
+        systemd.run(before);
+        configure(&systemd, &azure, settings, SECRETS);
+        let state = states(&systemd);
+        let check = systemd.command(&format!("/usr/bin/acr-cache-proxy check{flags}")).output().expect("check runs");
+        let said = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert_eq!((check.status.code(), said.contains(says)), (Some(2 * i32::from(is_wrong)), is_wrong), "{said}");
+        assert_eq!(states(&systemd), state, "nothing was started: {said}");
+    }
+}
