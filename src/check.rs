@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,10 @@ const MAX_IDLE: usize = 8;
 pub(crate) struct Options {
     /// The file of the settings, for the report; `None` where flags alone give them.
     pub file: Option<String>,
+    /// The settings that flags give beside it.
+    pub given: Vec<(&'static str, String)>,
+    /// Below which the host's settings are.
+    pub root: PathBuf,
     /// The variables that this process was started anew with.
     pub taken: Option<Taken>,
     /// Also try the way to the registries.

@@ -15,6 +15,7 @@ use oci::route::DOCKER_HUB;
 
 use crate::client_config::{self, Client, How, Mirror, Task};
 use crate::config::{Config, is_sample};
+use crate::listen::activation::Sockets;
 use crate::logger;
 
 mod ask;
@@ -35,7 +36,6 @@ mod pull;
 mod registries_conf;
 mod report;
 mod settings;
-mod sockets;
 mod started;
 mod trust;
 
@@ -43,7 +43,6 @@ use crate::host::Host;
 use expected::Expected;
 use finding::{Code, Examined, Finding, Part};
 use report::Report;
-use sockets::Sockets;
 
 /// Something is wrong.
 const FOUND: u8 = 1;

@@ -14,6 +14,8 @@ use similar::TextDiff;
 use crate::client_config::Client;
 use crate::config::{Config, Flags};
 use crate::environment_file::Variables;
+use crate::host::Host;
+use crate::listen::activation::Sockets;
 use crate::logger;
 
 mod ask;
@@ -105,6 +107,8 @@ struct Found {
     standing: Before,
     clients: Vec<Client>,
     manager: Manager,
+    /// Where systemd listens for services.
+    sockets: Sockets,
     /// Files may be written and services started.
     is_root: bool,
     /// It is this machine, on which the proxy is to listen, and not a tree of files.
@@ -118,7 +122,8 @@ impl Found {
         let standing = Before::look(root);
         let is_this = root == Path::new("/");
         let (clients, manager) = (engines::find(root), Manager::find(root));
-        Self { standing, config, environment, clients, manager, is_root, is_this }
+        let sockets = Sockets::look_and_wait(&Host::new(root.clone()));
+        Self { standing, config, environment, clients, manager, sockets, is_root, is_this }
     }
 }
 

@@ -35,7 +35,7 @@
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     set                            the listeners that are open, replaced while they are served
-//!       bind, inherited                their sockets: bound, or handed over by the service manager or another process
+//!       bind, inherited, activation    their sockets: bound, or handed over; those at which the service manager listens for a service
 //!     opening                        what comes before the first request, in one limit of time:
 //!       tls, certificate, sessions     handshakes; files that are looked at again and again; how long sessions are resumed
 //!     places                         which connection to the admin listener ends where there is no place for another
@@ -190,7 +190,7 @@
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask                              daemons of the host, asked within bounds
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
-//!   started, failed, sockets         how an engine is started; whether its service has failed; where a connection starts one
+//!   started, failed                  how an engine is started; whether its service has failed
 //!   trust                            whether engines trust the certificate of a proxy that speaks TLS
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read

@@ -11,6 +11,9 @@ use super::warnings;
 use crate::config::credential::is_elsewhere;
 use crate::config::identity::Kind as IdentityKind;
 use crate::config::{self, Config, Endpoint};
+use crate::host::Host;
+use crate::installed::{OWN_SOCKET, OWN_UNIT};
+use crate::listen::activation::Sockets;
 use crate::listen::bind::{self, BindError};
 use crate::listen::certificate;
 use crate::metrics::Meters;
@@ -19,6 +22,7 @@ use crate::net::trust::TrustRoots;
 use crate::serve::registry::{Builder, Built, Shared};
 use crate::serve::{ServeError, announce};
 use crate::service_variables::Told;
+use crate::unit::own;
 use crate::{alarm, identity};
 
 /// What the proxy would be built of.
@@ -81,6 +85,7 @@ pub(super) fn check(
     if options.file.as_ref().is_some_and(|file| config::is_sample(Path::new(file))) {
         findings.warn("it is the package's example, whose registry nobody has: acr-cache-proxy init writes yours");
     }
+    beside_socket(options, &parts.config).into_iter().for_each(|sentence| findings.failed(sentence));
     warn(&mut findings, &parts.config);
     not_here(&parts.config).into_iter().for_each(|text| findings.add(Status::Skipped, text));
     if findings.lines.iter().any(|line| line.status == Status::Failed) {
@@ -130,6 +135,23 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
 fn no_socket(endpoint: &Endpoint) -> Option<BindError> {
     let Endpoint::Unix { path, .. } = endpoint else { return None };
     bind::unix_fault(path)
+}
+
+/// What keeps the host's own service from a start, although the settings are right by themselves: its socket unit has an address that they do
+/// not have.
+fn beside_socket(options: &Options, config: &Config) -> Option<String> {
+    let host = Host::new(options.root.clone());
+    if !host.is_this() || own::other(&host, options.file.as_deref(), &options.given).is_some() {
+        return None;
+    }
+    let lacks = Sockets::look_and_wait(&host).own()?.lacks(config);
+    let lacks: Vec<_> = lacks.iter().map(ToString::to_string).collect();
+    (!lacks.is_empty()).then(|| {
+        format!(
+            "{OWN_SOCKET} has ListenStream= of {}, and no listener of the settings has this address, so the service does not start and takes them at no reload: make listen and admin what the unit says, or change it: systemctl edit --full {OWN_SOCKET} && systemctl restart {OWN_SOCKET} {OWN_UNIT}",
+            lacks.join(", ")
+        )
+    })
 }
 
 /// Addresses that this host does not have now, a sentence each. The unit of a socket may listen on one that comes later.

@@ -69,5 +69,6 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
     serve.or_host(&root)?;
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);
-    Ok((Options { file, taken: taken.parse(), online, json, images, warnings }, flags))
+    let given = flags.of_host().map(|(flag, text)| (flag, text.to_owned())).collect();
+    Ok((Options { file, given, root, taken: taken.parse(), online, json, images, warnings }, flags))
 }

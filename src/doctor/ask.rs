@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::answer::API_VERSION;
 use crate::host::Host;
+use crate::listen::activation::Sockets;
 use crate::program::{Printed, run as run_to_its_end};
 
 /// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes
@@ -62,6 +63,12 @@ pub(super) async fn listens(socket: &Path) -> io::Result<Option<Listens>> {
         },
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// Whether a daemon listens at a path; not systemd in its place.
+pub(super) async fn listens_at(sockets: &Sockets, socket: io::Result<PathBuf>) -> io::Result<Option<Listens>> {
+    let socket = socket?;
+    if sockets.alone_at_path(&socket).is_some() { Ok(None) } else { listens(&socket).await }
 }
 
 /// The first of these sockets that somebody listens on, or that nobody could be asked at.

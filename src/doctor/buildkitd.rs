@@ -2,15 +2,16 @@
 
 use toml::Table;
 
+use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
-use super::sockets::Sockets;
 use super::started;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::text;
 use crate::client_config::{BUILDKITD_TOML, Client};
 use crate::host::{self, Host, Text};
+use crate::listen::activation::Sockets;
 use crate::unit::Unit;
 
 const SOCKET: &str = "/run/buildkit/buildkitd.sock";
@@ -32,7 +33,7 @@ pub(super) struct Facts {
 pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
     let socket = host.at(SOCKET);
     let is_hidden = host::is_hidden(&socket);
-    let listens = sockets.listens_at(socket).await;
+    let listens = ask::listens_at(sockets, socket).await;
     let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
     if runs != Some(true) && !host.has_program(&["buildkitd"]) {
         return None;

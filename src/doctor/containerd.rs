@@ -9,12 +9,12 @@ use super::expected::{self, Expected, List, by_hand, leftover, misplaced, unread
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
-use super::sockets::Sockets;
 use super::started;
 use crate::client_config::address::{Order, order};
 use crate::client_config::text;
 use crate::client_config::{CONTAINERD_CERTS_D as CERTS_D, Client};
 use crate::host::{self, Host, Text};
+use crate::listen::activation::Sockets;
 use crate::shell::shell_word;
 use crate::unit::Unit;
 
@@ -94,7 +94,7 @@ impl Facts {
 pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> Option<Facts> {
     let socket = socket(host);
     let is_hidden = host::is_hidden(&socket);
-    let listens = sockets.listens_at(socket).await;
+    let listens = ask::listens_at(sockets, socket).await;
     let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
     if runs != Some(true) && !host.has_program(&["containerd"]) {
         return None;

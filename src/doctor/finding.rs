@@ -83,7 +83,7 @@ labels! {
         NotLoaded = "not-loaded",
         /// Requests for the proxy are sent to a forward proxy.
         ForwardProxy = "forward-proxy",
-        /// The engine's service has failed to start.
+        /// The engine's service has failed to start, or the proxy's socket unit.
         Failed = "failed",
         /// A pull has failed, or gone past the proxy.
         Pull = "pull",

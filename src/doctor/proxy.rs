@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
-use super::sockets::Sockets;
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
 use crate::installed::{OWN_UNIT as UNIT, RELOAD};
+use crate::listen::activation::Sockets;
 use crate::metrics::labels::Cause;
 use crate::shell::shell_word;
 
@@ -41,7 +41,7 @@ pub(super) struct Facts {
     ready: Option<io::Result<Answer>>,
     /// `/status`.
     pub status: Option<Value>,
-    /// What systemd knows of the service, where nobody answers.
+    /// What systemd knows of the service.
     service: Service,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
@@ -65,11 +65,10 @@ pub(super) async fn read(
         (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => {
             elsewhere(url, sockets).await
         }
-        (_, Err(_)) => {
+        _ => {
             own.service = Service::read(host, config, sockets, (file, given)).await;
             own
         }
-        _ => own,
     }
 }
 
@@ -235,6 +234,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     }
+    down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);

@@ -14,10 +14,10 @@ use super::asked::{self, Asked};
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part, Way};
 use super::report::Report;
-use super::sockets::Sockets;
 use super::{containerd, dockerd, podman};
 use crate::config::Config;
 use crate::host::Host;
+use crate::listen::activation::Sockets;
 
 /// The pull of one engine. A registry that has to import an image answers its first pull within 30 s. One engine that hangs takes no time
 /// of the next.

@@ -76,15 +76,15 @@ impl Found {
     }
 }
 
-/// The first listener that is not free; else the one for clients.
-pub(super) fn look(config: &Config) -> Option<Found> {
+/// The first listener that is not free; else the one for clients. One that systemd keeps for the service is.
+pub(super) fn look(config: &Config, is_kept: impl Fn(&SocketAddr) -> bool) -> Option<Found> {
     let clients = config.listeners().iter().filter_map(|listener| match listener.endpoint {
         Endpoint::Address(address) => Some((address, "listen", listener.is_plain())),
         Endpoint::Unix { .. } => None,
     });
     let all: Vec<_> = clients.chain(config.admin().map(|address| (address, "admin", false))).collect();
     let who = |(address, key, is_plain): (SocketAddr, &'static str, bool)| {
-        let port = who_listens(address, is_plain);
+        let port = if is_kept(&address) { Port::Free } else { who_listens(address, is_plain) };
         Found { address, port, key }
     };
     let mut looked = all.into_iter().map(who);

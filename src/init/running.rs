@@ -1,6 +1,7 @@
 //! A proxy that listens already where `init` is to put one: whether it is the host's own, and whether it has read the configuration.
 
 use std::io::{BufRead, Write};
+use std::net::SocketAddr;
 
 use super::ask::Manner;
 use super::port::{self, Port};
@@ -8,13 +9,17 @@ use super::served::{self, Running, Unread, Ways};
 use super::service::Manager;
 use super::{Init, Step};
 use crate::config::Config;
+use crate::listen::activation::Socket;
 
 impl<R: BufRead, W: Write> Init<'_, R, W> {
     /// Whether the proxy can listen where the configuration says, or one does already; else it is told.
     pub(super) fn can_listen(&mut self, config: &Config, is_new: bool) -> bool {
-        let Some(found) = self.host.is_this.then(|| port::look(config)).flatten() else { return true };
+        // The service gets it at its start. Who connects there before starts it with the configuration of before.
+        let is_kept = |address: &SocketAddr| self.host.sockets.alone_at_address(*address).is_some_and(Socket::is_own);
+        let Some(found) = self.host.is_this.then(|| port::look(config, is_kept)).flatten() else { return true };
         let before = self.host.standing.config();
-        let answers = before.as_ref().and_then(Config::admin).is_some_and(served::answers);
+        let admin = before.as_ref().and_then(Config::admin).filter(|admin| !is_kept(admin));
+        let answers = admin.is_some_and(served::answers);
         let may_be_the_hosts = |is_ours: bool| match self.host.manager {
             Manager::Systemd { is_active } => is_active,
             // Who starts it is not known here.

@@ -159,7 +159,7 @@ pub(super) fn after_start(config: &Config) -> (Running, Option<String>) {
     if let Some(silent) = port::silent(config) {
         return (Running::Elsewhere, Some(format!("nobody listens on {silent}")));
     }
-    let served = port::look(config).map(|found| look(config, None, found.address));
+    let served = port::look(config, |_| false).map(|found| look(config, None, found.address));
     match served {
         Some(Running::Other(ways)) => {
             let instead = format!("serves {ways} and not {}", Ways::of(config));

@@ -15,6 +15,8 @@ use crate::unit::own::{self, Other};
 
 /// Starts the service now and at each boot.
 const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
+/// The same where systemd keeps its sockets.
+const ENABLE_BOTH: &str = "systemctl enable --now acr-cache-proxy.socket acr-cache-proxy";
 /// Has it read its configuration where a reload cannot.
 const RESTART: &str = "systemctl restart acr-cache-proxy";
 
@@ -99,7 +101,9 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             self.left.extend(is_left.then_some(how));
             return Ok(self.is_served());
         };
-        let mut commands = vec![ENABLE];
+        // Not beside a service that runs, for which systemd opens no socket.
+        let has_socket = !is_active && self.host.sockets.own().is_some_and(|socket| socket.is_enabled);
+        let mut commands = vec![if has_socket { ENABLE_BOTH } else { ENABLE }];
         let is_stale = is_new || self.unread.is_some() || matches!(self.running, Running::Other(_));
         let renew = if matches!(self.unread, Some(Unread::Restart(..))) { RESTART } else { RELOAD };
         commands.extend((is_active && is_stale).then_some(renew));

@@ -85,7 +85,7 @@ impl fmt::Display for ServeError {
                     }
                     io::ErrorKind::PermissionDenied => write!(
                         f,
-                        "a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it to the program (AmbientCapabilities= in a unit), or choose another with {setting}"
+                        "a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it to the program (in a unit by CapabilityBoundingSet=CAP_NET_BIND_SERVICE, AmbientCapabilities=CAP_NET_BIND_SERVICE and PrivateUsers=no), or choose another with {setting}"
                     ),
                     io::ErrorKind::AddrNotAvailable => {
                         write!(f, "this host has no such address: choose another with {setting}")

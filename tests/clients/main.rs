@@ -19,6 +19,7 @@ mod failures;
 mod home;
 mod hub;
 mod image;
+mod kept_sockets;
 mod links;
 mod listeners;
 mod mirror;

@@ -329,6 +329,36 @@ async fn the_unit_works_under_systemd_and_so_does_each_drop_in_that_is_documente
     }
 }
 
+/// The folder of its Unix socket was missing, then its key could not be read, and the page named neither remedy.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_listeners_of_the_page_on_a_shared_mirror_did_not_start_in_the_unit() {
+    let azure = azure().await;
+    let home = Home::new(&[azure.ca_pem()]);
+    let systemd = Systemd::boot(&home);
+    install(&systemd);
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/shared.md")).expect("read");
+    let section = page.split("\n## ").find(|section| section.starts_with("Listeners\n")).expect("the section");
+    let block = |language: &str| {
+        let block = section.split(&format!("```{language}\n")).nth(1).and_then(|rest| rest.split("```").next());
+        block.unwrap_or_else(|| panic!("no {language}"))
+    };
+    systemd.file("etc/systemd/system/acr-cache-proxy.service.d/override.conf", block("ini"));
+    configure(&systemd, &azure, block("yaml"), SECRETS);
+    run(Command::new("ip").args(["address", "add", "192.0.2.11/32", "dev", "lo"]));
+    let ca = Authority::new("mirror CA");
+    let pair = ca.server(&["127.0.0.1"]);
+    for (name, content) in [("clients.crt", ca.pem()), ("tls.crt", &pair.certificate), ("tls.key", &pair.key)] {
+        systemd.file(&format!("etc/acr-cache-proxy/{name}"), content);
+    }
+    systemd.run("chgrp ssl-cert /etc/acr-cache-proxy/tls.key");
+    systemd.run("chmod 0640 /etc/acr-cache-proxy/tls.key");
+    systemd.run("systemctl daemon-reload");
+    systemd.run("systemctl start acr-cache-proxy");
+    assert!(systemd.serves("http://127.0.0.1:8080"), "{}", systemd.journal());
+    systemd.run("test -S /run/acr-cache-proxy/clients.sock");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn systemd_reloads_restarts_and_upgrades_the_unit_and_keeps_its_socket() {

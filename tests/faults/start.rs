@@ -29,6 +29,6 @@ fn a_host_without_proc_is_told_so_in_one_sentence() {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 fn a_port_below_1024_names_its_setting_and_the_capability() {
     let (status, said) = run("exec setpriv --inh-caps -all --bounding-set -net_bind_service \"$@\"", "127.0.0.1:81");
-    let sentence = "acr-cache-proxy: listen 127.0.0.1:81: a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it to the program (AmbientCapabilities= in a unit), or choose another with --listen-address (listen in the file)\n";
+    let sentence = "acr-cache-proxy: listen 127.0.0.1:81: a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it to the program (in a unit by CapabilityBoundingSet=CAP_NET_BIND_SERVICE, AmbientCapabilities=CAP_NET_BIND_SERVICE and PrivateUsers=no), or choose another with --listen-address (listen in the file)\n";
     assert_eq!((status, said.as_str()), (Some(1), sentence));
 }

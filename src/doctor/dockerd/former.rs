@@ -11,8 +11,8 @@ use crate::client_config::gone::{may_be_former, refuses};
 use crate::client_config::text;
 use crate::doctor::expected::List;
 use crate::doctor::finding::{Code, Examined, Finding, Fix};
-use crate::doctor::sockets::Sockets;
 use crate::host::Text;
+use crate::listen::activation::Sockets;
 
 /// Mirrors of the file, on this host's loopback interface, at which nobody listens.
 pub(super) fn refusing(settings: Option<&Text>, sockets: &Sockets) -> Vec<Address> {

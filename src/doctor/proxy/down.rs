@@ -5,13 +5,13 @@ use std::io;
 use super::super::ask;
 use super::super::expected::{Expected, by_hand};
 use super::super::finding::{Code, Finding, Fix, listed};
-use super::super::sockets::{Socket, Sockets};
 use super::{Facts, stranger, told, who_listens};
 use crate::client_config::Registry;
 use crate::config::{Config, Endpoint};
 use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, runs_systemd};
+use crate::listen::activation::{Socket, Sockets};
 use crate::shell::shell_word;
 use crate::unit::own::{self, Other};
 
@@ -42,10 +42,7 @@ impl Service {
             return Self::default();
         }
         let socket = sockets.own().cloned();
-        let admin = config.admin().map(Endpoint::Address);
-        let listeners = || config.listeners().iter().map(|listener| &listener.endpoint).chain(&admin);
-        let kept = socket.iter().flat_map(|socket| &socket.at);
-        let lacks = kept.filter(|at| !listeners().any(|known| known.is_at(at))).cloned().collect();
+        let lacks = socket.as_ref().map(|socket| socket.lacks(config)).unwrap_or_default();
         Self { has_unit, state: unit_state(host).await, socket, lacks, other: own::other(host, file, given) }
     }
 
@@ -127,27 +124,31 @@ pub(super) fn unanswered(
     (Some(false), down(format!("nothing answers at {at}: {told}"), without_it(expected), start))
 }
 
+/// The service answers, and its socket unit has other addresses, or does not keep its sockets although it is enabled.
+pub(super) fn beside_socket(facts: &Facts, expected: &Expected<'_>) -> Option<Finding> {
+    let socket = facts.service.socket.as_ref().filter(|_| facts.service.is_active())?;
+    if !facts.service.lacks.is_empty() {
+        return Some(lacking(&facts.service, expected));
+    }
+    if socket.is_active {
+        return None;
+    }
+    Some(Finding {
+        code: Code::Failed,
+        ..down(
+            format!("the proxy runs, and {SOCKET}, which is enabled, keeps no socket for it"),
+            "while the proxy restarts, clients are refused in place of waiting, and go to the source or fail"
+                .to_owned(),
+            format!("systemctl restart {SOCKET} {UNIT}"),
+        )
+    })
+}
+
 /// Why the service, as systemd has it, does not answer by these settings.
 fn by_service(service: &Service, facts: &Facts, told: &str, expected: &Expected<'_>) -> Option<Finding> {
     let at = &facts.at;
-    let settings = expected.file.as_deref().unwrap_or("the settings");
     if !service.lacks.is_empty() {
-        let lacks: Vec<_> = service.lacks.iter().map(ToString::to_string).collect();
-        let lacks = listed(&lacks.iter().map(String::as_str).collect::<Vec<_>>());
-        let goes_on = match service.is_active() {
-            true => "the proxy that runs goes on with its earlier settings, and takes these at no reload and no start",
-            false => "the proxy does not start with it: engines get no answer, and pulls go to the source or fail",
-        };
-        return Some(Finding {
-            code: Code::Settings,
-            ..down(
-                format!("{SOCKET} has ListenStream= of {lacks}, and no listener of {settings} has this address"),
-                goes_on.to_owned(),
-                format!(
-                    "systemctl edit --full {SOCKET} && systemctl restart {SOCKET} {UNIT}  # or change listen and admin of {settings}: both are to be the same"
-                ),
-            )
-        });
+        return Some(lacking(service, expected));
     }
     let is_asked = |socket: &Socket| socket.is_alone() && socket.at.iter().any(|one| one.to_string() == *at);
     if service.socket.as_ref().is_some_and(is_asked) {
@@ -177,8 +178,34 @@ fn by_service(service: &Service, facts: &Facts, told: &str, expected: &Expected<
             ),
         ),
     };
+    let settings = expected.file.as_deref().unwrap_or("the settings");
     let why = format!("the proxy does not go by {settings}: an engine that is sent where that says gets no answer");
     Some(Finding { file: (!is_former).then(|| file.clone()), ..down(text, why, command) })
+}
+
+/// The socket unit has an address that the settings do not have.
+fn lacking(service: &Service, expected: &Expected<'_>) -> Finding {
+    let settings = expected.file.as_deref().unwrap_or("the settings");
+    let lacks: Vec<_> = service.lacks.iter().map(ToString::to_string).collect();
+    let lacks = listed(&lacks.iter().map(String::as_str).collect::<Vec<_>>());
+    let is_kept = service.socket.as_ref().is_some_and(|socket| socket.is_active);
+    let goes_on = match (service.is_active(), is_kept) {
+        (true, true) => {
+            "the proxy that runs goes on with its earlier settings, and takes these at no reload and no start"
+        }
+        (true, false) => "the proxy runs while that unit does not, and does not start with it, as after the next boot",
+        (false, _) => "the proxy does not start with it: engines get no answer, and pulls go to the source or fail",
+    };
+    Finding {
+        code: Code::Settings,
+        ..down(
+            format!("{SOCKET} has ListenStream= of {lacks}, and no listener of {settings} has this address"),
+            goes_on.to_owned(),
+            format!(
+                "systemctl edit --full {SOCKET} && systemctl restart {SOCKET} {UNIT}  # or change listen and admin of {settings}: both are to be the same"
+            ),
+        )
+    }
 }
 
 fn down(text: String, why: String, command: impl Into<String>) -> Finding {

@@ -1,23 +1,31 @@
 //! Sockets at which systemd listens for a service (systemd.socket(5)). While the service does not run, whoever connects there starts it. So
-//! doctor does not connect: what somebody has stopped stays so.
+//! nobody connects who only looks: what somebody has stopped stays so.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::ask::{self, Listens};
-use crate::config::Endpoint;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::config::{Config, Endpoint};
 use crate::host::Host;
 use crate::installed::{OWN_SOCKET, runs_systemd};
+use crate::program::{Printed, run};
+
+/// It answers at once; a disk may be slow.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Some ten lines of each socket unit.
+const MAX_PRINTED: usize = 4 << 20;
 
 /// Those that systemd has loaded. Where it does not tell, none is known.
-#[derive(Debug, Default)]
-pub(super) struct Sockets(Vec<Socket>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sockets(Vec<Socket>);
 
 /// A socket unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     /// `docker.socket`
     pub unit: String,
     /// `docker.service`
@@ -33,47 +41,69 @@ pub(super) struct Socket {
 }
 
 impl Sockets {
-    pub(super) async fn look(host: &Host) -> Self {
+    /// Asks systemd, on this host.
+    pub(crate) async fn look(host: &Host) -> Self {
         if !host.is_this() || !runs_systemd() {
             return Self::default();
         }
         let show = "--property=Id,SubState,UnitFileState,Triggers,Listen";
         // A pattern stands for those that are loaded.
-        let said = ask::program(&["systemctl", "show", show, OWN_SOCKET, "*.socket"]).await;
-        Self(said.map(|said| said.split("\n\n").filter_map(Socket::parse).collect()).unwrap_or_default())
+        let (mut command, mut printed) = (Command::new("systemctl"), Printed::all(MAX_PRINTED));
+        command.args(["show", show, OWN_SOCKET, "*.socket"]);
+        match timeout(LIMIT, run(&mut command, &mut printed)).await {
+            Ok(Ok(status)) if status.success() => Self::parse(&String::from_utf8_lossy(&printed.stdout)),
+            _ => Self::default(),
+        }
+    }
+
+    /// The same for who has nothing else to do meanwhile.
+    pub(crate) fn look_and_wait(host: &Host) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map(|runtime| runtime.block_on(Self::look(host))).unwrap_or_default()
+    }
+
+    /// What `systemctl show` prints.
+    fn parse(said: &str) -> Self {
+        Self(said.split("\n\n").filter_map(Socket::parse).collect())
     }
 
     /// The one of a service that does not run, at this address.
-    pub(super) fn alone_at(&self, endpoint: &Endpoint) -> Option<&Socket> {
+    pub(crate) fn alone_at(&self, endpoint: &Endpoint) -> Option<&Socket> {
         self.0.iter().filter(|socket| socket.is_alone).find(|socket| socket.at.iter().any(|at| takes(at, endpoint)))
     }
 
     /// The same at a path of this host.
-    pub(super) fn alone_at_path(&self, path: &Path) -> Option<&Socket> {
+    pub(crate) fn alone_at_path(&self, path: &Path) -> Option<&Socket> {
         self.alone_at(&Endpoint::Unix { path: path.to_owned(), mode: 0 })
     }
 
     /// The same at an address.
-    pub(super) fn alone_at_address(&self, address: SocketAddr) -> Option<&Socket> {
+    pub(crate) fn alone_at_address(&self, address: SocketAddr) -> Option<&Socket> {
         self.alone_at(&Endpoint::Address(address))
     }
 
     /// This program's own, which its service is started with.
-    pub(super) fn own(&self) -> Option<&Socket> {
-        self.0.iter().find(|socket| socket.unit == OWN_SOCKET && (socket.is_enabled || socket.is_active))
-    }
-
-    /// Whether a daemon listens at a path; not systemd in its place.
-    pub(super) async fn listens_at(&self, socket: io::Result<PathBuf>) -> io::Result<Option<Listens>> {
-        let socket = socket?;
-        if self.alone_at_path(&socket).is_some() { Ok(None) } else { ask::listens(&socket).await }
+    pub(crate) fn own(&self) -> Option<&Socket> {
+        self.0.iter().find(|socket| socket.is_own() && (socket.is_enabled || socket.is_active))
     }
 }
 
 impl Socket {
+    /// It is this program's.
+    pub(crate) fn is_own(&self) -> bool {
+        self.unit == OWN_SOCKET
+    }
+
     /// systemd listens there, and the service does not run.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.is_alone
+    }
+
+    /// Its addresses for which these settings have no listener. With one the proxy does not start, and takes no settings.
+    pub(crate) fn lacks(&self, config: &Config) -> Vec<Endpoint> {
+        let admin = config.admin().map(Endpoint::Address);
+        let listeners = || config.listeners().iter().map(|listener| &listener.endpoint).chain(&admin);
+        self.at.iter().filter(|at| !listeners().any(|known| known.is_at(at))).cloned().collect()
     }
 
     /// A block of what `systemctl show` prints.
@@ -96,7 +126,7 @@ impl Socket {
     }
 
     /// What to say of an engine whose service does not run.
-    pub(super) fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         let Self { unit, service, .. } = self;
         format!("{service} does not run; {unit} starts it for whoever asks it, which doctor does not do")
     }
@@ -135,7 +165,7 @@ mod tests {
             Listen=/run/run.sock (Stream)\nListen=audit 1 (Netlink)\nId=run.socket\nTriggers=run.service\nSubState=running\nUnitFileState=static\n\n\
             Listen=127.0.0.1:8080 (Stream)\nListen=[::]:8081 (Stream)\nListen=/run/clients.sock (Stream)\nListen=127.0.0.1:53 (Datagram)\n\
             Id=acr-cache-proxy.socket\nTriggers=acr-cache-proxy.service\nSubState=listening\nUnitFileState=enabled\n";
-        let sockets = Sockets(said.split("\n\n").filter_map(Socket::parse).collect());
+        let sockets = Sockets::parse(said);
         for (at, unit) in [
             ("/run/docker.sock", Some("docker.socket")),
             ("/run/run.sock", None),
