@@ -15,6 +15,7 @@ pub(crate) mod address;
 mod amend;
 mod buildkit;
 mod by_flag;
+mod certificates;
 mod containerd;
 mod docker;
 mod docker_desktop;
@@ -336,23 +337,23 @@ pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror, root: &Pat
 
 fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Result<Setup, String> {
     match client {
-        Client::Docker => Ok(docker::setup(routes, mirror, &docker::certificates(mirror, host))),
+        Client::Docker => Ok(docker::setup(routes, mirror, host)),
         Client::DockerDesktop => {
             let home = std::env::var_os("HOME").map(PathBuf::from);
             docker_desktop::setup(routes, mirror, home.as_deref())
         }
-        Client::Containerd => Ok(containerd::setup(routes, mirror)),
-        Client::Nerdctl => Ok(nerdctl::setup(routes, mirror)),
+        Client::Containerd => Ok(containerd::setup(routes, mirror, host)),
+        Client::Nerdctl => Ok(nerdctl::setup(routes, mirror, host)),
         Client::Podman => podman::setup(routes, mirror),
-        Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
-        Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
+        Client::Buildkit => Ok(buildkit::setup(routes, mirror, host)),
+        Client::Kubernetes => Ok(kubernetes::setup(routes, mirror, host)),
         Client::K3s => {
             let (path, source) = of_node(host, client)?;
-            Ok(k3s::setup(routes, mirror, &node::K3S, &path, source.as_ref()))
+            Ok(k3s::setup(routes, mirror, &node::K3S, host, (&path, source.as_ref())))
         }
         Client::Rke2 => {
             let (path, source) = of_node(host, client)?;
-            Ok(k3s::setup(routes, mirror, &node::RKE2, &path, source.as_ref()))
+            Ok(k3s::setup(routes, mirror, &node::RKE2, host, (&path, source.as_ref())))
         }
         Client::Talos => Ok(talos::setup(routes, mirror)),
         Client::Kaniko => Ok(kaniko::setup(routes, mirror)),
