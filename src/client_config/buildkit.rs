@@ -7,7 +7,7 @@ use crate::config::Routes;
 use crate::host::Host;
 
 pub(crate) const PATH: &str = "/etc/buildkit/buildkitd.toml";
-const CERTS_D: &str = "/etc/buildkit/certs.d";
+pub(crate) const CERTS_D: &str = "/etc/buildkit/certs.d";
 pub(crate) const PATHS: &[&str] = &[PATH];
 pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
 
@@ -32,7 +32,8 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     }
     let shelf = Shelf { mirror, host, certs_d: CERTS_D };
     content += &format!("[registry.{authority}]\n  http = {}\n", !mirror.tls);
-    content += &named(&authority, &shelf.of(PATH, certificates));
+    let certificates = shelf.of(PATH, certificates);
+    content += &named(&authority, &certificates);
     let by_hand = format!(
         "; a file of yours gets them by hand, ca = [\"FILE\"] below [registry.{authority}], and key and cert below [[registry.{authority}.keypair]]"
     );
@@ -40,7 +41,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     let registries = registries(routes).into_keys().map(str::to_owned).collect();
     let mut file = File::commented(PATH, &content);
     file.addition = Some(Addition::BuildkitdToml { mirror: mirror.authority(), http: !mirror.tls, registries });
-    Setup::new(Client::Buildkit, vec![file], notes)
+    Setup::new(Client::Buildkit, vec![file], notes).with(vec![certificates])
 }
 
 /// What the file says of certificates below the mirror's own table.

@@ -3,7 +3,7 @@
 //! One rule for all clients that name them in their own file: what the file from before names stays, because without it a host that works goes
 //! past the proxy; and else those are named that are in the client's directory of the mirror.
 
-use super::{Mirror, carries_marker};
+use super::Mirror;
 use crate::host::Host;
 
 /// Files that are named, by paths as the client sees them.
@@ -31,9 +31,7 @@ impl Shelf<'_> {
             return Certificates::default();
         }
         let content = self.host.read(path).and_then(|text| text.content.ok());
-        // Somebody else's file is not written anew.
-        let ours = content.filter(|content| carries_marker(content));
-        let named = ours.map(|content| read(&content, self.mirror)).unwrap_or_default();
+        let named = content.map(|content| read(&content, self.mirror)).unwrap_or_default();
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
         let is_kept = !named.is_empty() && named.files().all(|file| self.is_there(&beside(directory, file)));
         if is_kept { named } else { self.in_directory() }

@@ -28,21 +28,20 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     notes.extend(about_certificates(mirror, host));
     notes.extend(about_ipv6(mirror));
     notes.extend(about_closed(routes));
-    Setup::new(Client::Containerd, files(routes, mirror, host), notes)
+    let (files, certificates) = files(routes, mirror, host);
+    Setup::new(Client::Containerd, files, notes).with(certificates)
 }
 
-/// One `hosts.toml` for each registry.
-pub(crate) fn files(routes: &Routes, mirror: &Mirror, host: &Host) -> Vec<File> {
+/// One `hosts.toml` for each registry, and the certificates that they name.
+pub(crate) fn files(routes: &Routes, mirror: &Mirror, host: &Host) -> (Vec<File>, Vec<Certificates>) {
     let shelf = Shelf { mirror, host, certs_d: CERTS_D };
-    registries(routes)
-        .into_iter()
-        .map(|(name, registry)| {
-            let path = format!("{CERTS_D}/{}/hosts.toml", directory(name));
-            let keys = keys(&shelf.of(&path, hosts_toml::certificates));
-            let file = File::commented(path, &hosts(name, &registry, mirror, &keys));
-            File { wanted: Some(registry.wanted(name)), ..file }
-        })
-        .collect()
+    let files = registries(routes).into_iter().map(|(name, registry)| {
+        let path = format!("{CERTS_D}/{}/hosts.toml", directory(name));
+        let certificates = shelf.of(&path, hosts_toml::certificates);
+        let file = File::commented(path, &hosts(name, &registry, mirror, &keys(&certificates)));
+        (File { wanted: Some(registry.wanted(name)), ..file }, certificates)
+    });
+    files.unzip()
 }
 
 /// Where the certificates of a mirror go.

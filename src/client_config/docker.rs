@@ -23,7 +23,7 @@ pub(crate) const AFTER_REMOVAL: &str =
 pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     let registries = registries(routes);
     let mut files = Vec::new();
-    let mut notes = Vec::new();
+    let (mut notes, mut named) = (Vec::new(), Vec::new());
     match hub_mirror(routes, mirror) {
         Ok(mirror) => {
             files.push(daemon_json(DAEMON_JSON.to_owned(), &mirror));
@@ -43,7 +43,9 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     for (name, registry) in &registries {
         // The name as it is: so dockerd's own directory is called, with a CA of the registry's perhaps.
         let path = format!("{CERTS_D}/{name}/hosts.toml");
-        let keys = containerd::keys(&shelf.of(&path, hosts_toml::certificates));
+        let certificates = shelf.of(&path, hosts_toml::certificates);
+        let keys = containerd::keys(&certificates);
+        named.push(certificates);
         let file = File::commented(path, &hosts(name, registry, mirror, &keys));
         files.push(File { wanted: Some(registry.wanted(name)), ..file });
         if registry.closed {
@@ -54,7 +56,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
             notes.extend(containerd::about_paths(name, registry, "dockerd"));
         }
     }
-    Setup::new(Client::Docker, files, notes)
+    Setup::new(Client::Docker, files, notes).with(named)
 }
 
 /// Where dockerd looks for the CA of a mirror that speaks TLS, by each address under which it comes to it.

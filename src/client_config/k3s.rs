@@ -41,7 +41,8 @@ pub(crate) fn setup(
         }
     }
     let shelf = Shelf { mirror, host, certs_d };
-    content += &named(mirror, &shelf.of(path, certificates));
+    let certificates = shelf.of(path, certificates);
+    content += &named(mirror, &certificates);
     let by_hand = format!(
         "; a file of yours gets them by hand: ca_file, cert_file and key_file below tls of {} below configs",
         quoted(&mirror.authority())
@@ -51,7 +52,7 @@ pub(crate) fn setup(
     let registries = all.keys().map(|name| (*name).to_owned()).collect();
     let mut file = File::commented(path, &content);
     file.addition = Some(Addition::RegistriesYaml { url, registries });
-    Setup::new(*client, vec![file], notes)
+    Setup::new(*client, vec![file], notes).with(vec![certificates])
 }
 
 /// What becomes of a closed registry, which only a switch for all registries of the file closes.

@@ -14,7 +14,7 @@ const CERTIFICATES: &str = "# certificates";
 
 /// A script for each node, with containerd's files in it; both are written, and the script is shown.
 pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
-    let mut files = containerd::files(routes, mirror, host);
+    let (mut files, certificates) = containerd::files(routes, mirror, host);
     let begin = [("@MARKER@", MARKER), ("@CERTIFICATES@", CERTIFICATES)]
         .into_iter()
         .chain([("@URL@", mirror.url().as_str()), ("@AUTHORITY@", mirror.authority().as_str())])
@@ -41,5 +41,5 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     notes.extend(containerd::about_closed(routes));
     let language = Language::Shell;
     files.push(File { path: PATH.to_owned(), content, language, held: false, addition: None, wanted: None });
-    Setup::new(Client::Kubernetes, files, notes)
+    Setup::new(Client::Kubernetes, files, notes).with(certificates)
 }

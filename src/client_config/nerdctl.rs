@@ -17,6 +17,6 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     notes.extend(containerd::about_certificates(mirror, host));
     notes.extend(containerd::about_ipv6(mirror));
     notes.extend(containerd::about_closed(routes));
-    let files = containerd::files(routes, mirror, host);
-    Setup::new(Client::Nerdctl, files, notes)
+    let (files, certificates) = containerd::files(routes, mirror, host);
+    Setup::new(Client::Nerdctl, files, notes).with(certificates)
 }
