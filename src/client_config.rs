@@ -15,6 +15,7 @@ pub(crate) mod address;
 mod amend;
 mod buildkit;
 mod by_flag;
+mod certificates;
 mod containerd;
 mod docker;
 mod docker_desktop;
@@ -41,6 +42,7 @@ mod untouched;
 use address::Here;
 pub(crate) use buildkit::PATH as BUILDKITD_TOML;
 pub(crate) use by_flag::{believe, dockerd, running_dockerd, settings as dockerd_settings};
+use certificates::Certificates;
 pub(crate) use containerd::{CERTS_D as CONTAINERD_CERTS_D, host as registry_host};
 pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON};
 pub(crate) use node::{Broken, Node, SWITCH, node};
@@ -146,6 +148,19 @@ impl Client {
             Self::Rke2 => k3s::RKE2_PATHS,
             // daemon.json has no comment by which it is known.
             Self::DockerDesktop | Self::Talos | Self::Kaniko => &[],
+        }
+    }
+
+    /// Where it has a directory of certificates for each address.
+    pub(crate) fn certs_d(self) -> Option<&'static str> {
+        match self {
+            Self::Docker => Some(docker::CERTS_D),
+            Self::Containerd | Self::Nerdctl | Self::Kubernetes => Some(containerd::CERTS_D),
+            Self::Podman => Some(podman::CERTS_D),
+            Self::Buildkit => Some(buildkit::CERTS_D),
+            Self::K3s => Some(node::K3S.certs_d),
+            Self::Rke2 => Some(node::RKE2.certs_d),
+            Self::DockerDesktop | Self::Talos | Self::Kaniko => None,
         }
     }
 
@@ -316,13 +331,24 @@ pub(crate) struct Setup {
     printed: String,
     /// What the files cannot say, and what is left to do; a text may have further lines.
     notes: Vec<String>,
+    /// Those of the mirror that the files name.
+    certificates: Vec<Certificates>,
     /// Which addresses of a file are the proxy's, by whatever name; without it only the one that is written.
     here: Option<Here>,
 }
 
 impl Setup {
     fn new(client: Client, files: Vec<File>, notes: Vec<String>) -> Self {
-        Self { client, files, printed: String::new(), notes, here: None }
+        Self { client, files, printed: String::new(), notes, certificates: Vec::new(), here: None }
+    }
+
+    fn with(self, certificates: Vec<Certificates>) -> Self {
+        Self { certificates, ..self }
+    }
+
+    /// The files of authorities that the client will trust the mirror by, as its files name them.
+    pub(crate) fn authorities(&self) -> Vec<String> {
+        self.certificates.iter().flat_map(|certificates| certificates.ca.clone()).collect()
     }
 }
 
@@ -336,23 +362,23 @@ pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror, root: &Pat
 
 fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Result<Setup, String> {
     match client {
-        Client::Docker => Ok(docker::setup(routes, mirror, &docker::certificates(mirror, host))),
+        Client::Docker => Ok(docker::setup(routes, mirror, host)),
         Client::DockerDesktop => {
             let home = std::env::var_os("HOME").map(PathBuf::from);
             docker_desktop::setup(routes, mirror, home.as_deref())
         }
-        Client::Containerd => Ok(containerd::setup(routes, mirror)),
-        Client::Nerdctl => Ok(nerdctl::setup(routes, mirror)),
+        Client::Containerd => Ok(containerd::setup(routes, mirror, host)),
+        Client::Nerdctl => Ok(nerdctl::setup(routes, mirror, host)),
         Client::Podman => podman::setup(routes, mirror),
-        Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
-        Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
+        Client::Buildkit => Ok(buildkit::setup(routes, mirror, host)),
+        Client::Kubernetes => Ok(kubernetes::setup(routes, mirror, host)),
         Client::K3s => {
             let (path, source) = of_node(host, client)?;
-            Ok(k3s::setup(routes, mirror, &node::K3S, &path, source.as_ref()))
+            Ok(k3s::setup(routes, mirror, &node::K3S, host, (&path, source.as_ref())))
         }
         Client::Rke2 => {
             let (path, source) = of_node(host, client)?;
-            Ok(k3s::setup(routes, mirror, &node::RKE2, &path, source.as_ref()))
+            Ok(k3s::setup(routes, mirror, &node::RKE2, host, (&path, source.as_ref())))
         }
         Client::Talos => Ok(talos::setup(routes, mirror)),
         Client::Kaniko => Ok(kaniko::setup(routes, mirror)),

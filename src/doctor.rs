@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
                     Some(lack) => vec![format!(
                         "no file is written, because engines would be sent to a proxy that is not there: {lack}; put that right, and run doctor --fix again"
                     )],
-                    None => fix(&found, &config, &mirror, &options.root),
+                    None => runtime.block_on(fix(&found, &config, &mirror, options)),
                 };
                 wrong.iter().for_each(|wrong| logger::complain(wrong));
             }
@@ -145,7 +145,7 @@ fn not_set_up(proxy: Examined) -> Report {
 
 /// Has `client-config` write what puts findings right; the files of somebody else are added to, and a copy is kept. Nothing is
 /// restarted. The sentences are what went wrong.
-fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<String> {
+async fn fix(found: &Report, config: &Config, mirror: &Mirror, options: &Options) -> Vec<String> {
     let mut clients: Vec<(Client, bool)> = Vec::new();
     for (_, finding) in found.findings() {
         let Some(client) = finding.fix.by else { continue };
@@ -155,12 +155,25 @@ fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<Str
             None => clients.push((client, is_leftover)),
         }
     }
-    let written = clients.into_iter().map(|(client, prune)| {
-        let setup = client_config::setup(client, config, mirror, root)?;
+    let (root, host) = (&options.root, Host::new(options.root.clone()));
+    let expected = expected(options, config, mirror, &host);
+    let mut wrong = Vec::new();
+    for (client, prune) in clients {
+        let setup = match client_config::setup(client, config, mirror, root) {
+            Ok(setup) => setup,
+            Err(why) => {
+                wrong.push(why);
+                continue;
+            }
+        };
+        if let Some(lack) = trust::lack(&host, &expected, client, &setup).await {
+            wrong.push(format!("no file of {} is written, because {lack}", client.name()));
+            continue;
+        }
         let how = How { prune, merge: true, dry: false };
-        client_config::run(&Task::Write { setup, root: root.to_owned(), how })
-    });
-    written.filter_map(Result::err).collect()
+        wrong.extend(client_config::run(&Task::Write { setup, root: root.clone(), how }).err());
+    }
+    wrong
 }
 
 /// What the settings ask of engines, and the flags of commands.

@@ -191,7 +191,7 @@
 //!   ask                              daemons of the host, asked within bounds
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
 //!   started, failed                  how an engine is started; whether its service has failed
-//!   trust                            whether engines trust the certificate of a proxy that speaks TLS
+//!   trust, trust::shown              whether engines trust the certificate of a proxy that speaks TLS; what comes of one
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   proxy::down                      why a proxy does not answer, as far as systemd tells it
@@ -221,7 +221,7 @@
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
 //!   left, untouched                  what --remove leaves; why --write leaves a file, and what mends that
-//!   node                             which file of mirrors a node of k3s or RKE2 reads
+//!   node, certificates               which file of mirrors a node of k3s or RKE2 reads; which certificates files name for the mirror
 //!   by_flag, gone                    what dockerd is told by a flag, not by its file; addresses of the proxy where nobody listens
 //!   masked, text                     a text of somebody else as it is shown, without its secrets; TOML and JSON by keys
 //!   hosts_toml, hosts_toml::fault, podman::release, podman::signatures    what others say in hosts.toml and registries.d

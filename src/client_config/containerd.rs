@@ -1,7 +1,10 @@
 //! `hosts.toml` of containerd: a directory for each registry, the proxy first.
 
+use super::certificates::{Certificates, Shelf};
+use super::hosts_toml;
 use super::{Client, File, Mirror, Registry, Setup, quoted, registries};
 use crate::config::Routes;
+use crate::host::Host;
 use oci::route::DOCKER_HUB;
 
 /// Where containerd looks if it is told as in [`CONFIG_PATH`].
@@ -18,28 +21,54 @@ pub(crate) const CONFIG_PATH: &str = r#"  # version = 3 (containerd 2.0 and late
     config_path = "/etc/containerd/certs.d"
 "#;
 
-pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     let mut notes = vec![format!(
         "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with its version (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
     )];
-    if mirror.tls {
-        notes.push("a certificate of a private authority is trusted once that of the authority is among the CA certificates of the host; then: systemctl restart containerd".to_owned());
-    }
+    notes.extend(about_certificates(mirror, host));
     notes.extend(about_ipv6(mirror));
     notes.extend(about_closed(routes));
-    Setup::new(Client::Containerd, files(routes, mirror), notes)
+    let (files, certificates) = files(routes, mirror, host);
+    Setup::new(Client::Containerd, files, notes).with(certificates)
 }
 
-/// One `hosts.toml` for each registry.
-pub(crate) fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
-    registries(routes)
-        .into_iter()
-        .map(|(name, registry)| {
-            let path = format!("{CERTS_D}/{}/hosts.toml", directory(name));
-            let file = File::commented(path, &hosts(name, &registry, mirror, &[]));
-            File { wanted: Some(registry.wanted(name)), ..file }
-        })
-        .collect()
+/// One `hosts.toml` for each registry, and the certificates that they name.
+pub(crate) fn files(routes: &Routes, mirror: &Mirror, host: &Host) -> (Vec<File>, Vec<Certificates>) {
+    let shelf = Shelf { mirror, host, certs_d: CERTS_D };
+    let files = registries(routes).into_iter().map(|(name, registry)| {
+        let path = format!("{CERTS_D}/{}/hosts.toml", directory(name));
+        let certificates = shelf.of(&path, hosts_toml::certificates);
+        let file = File::commented(path, &hosts(name, &registry, mirror, &keys(&certificates)));
+        (File { wanted: Some(registry.wanted(name)), ..file }, certificates)
+    });
+    files.unzip()
+}
+
+/// Where the certificates of a mirror go.
+pub(crate) fn about_certificates(mirror: &Mirror, host: &Host) -> Option<String> {
+    Shelf { mirror, host, certs_d: CERTS_D }
+        .about("containerd", "; it reads those of the host at its start only: systemctl restart containerd")
+}
+
+/// The lines of a `hosts.toml` that name them.
+pub(crate) fn keys(certificates: &Certificates) -> Vec<String> {
+    let client = certificates.client.iter().map(|(certificate, key)| match key {
+        Some(key) => format!("[{}, {}]", quoted(certificate), quoted(key)),
+        None => quoted(certificate),
+    });
+    let client = client.collect::<Vec<_>>().join(", ");
+    let ca = match certificates.ca.as_slice() {
+        [] => None,
+        [one] => Some(format!("ca = {}", quoted(one))),
+        all => Some(format!("ca = {}", list(all))),
+    };
+    let client = (!client.is_empty()).then(|| format!("client = [{client}]"));
+    ca.into_iter().chain(client).collect()
+}
+
+/// A TOML array of these texts.
+pub(crate) fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
 }
 
 /// containerd 1 reads TOML by a parser for which a table's name ends at the first `]`, in quotation marks or not, and takes

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use super::certificates::Shelf;
+use super::hosts_toml;
 use super::merge::Addition;
 use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};
 use crate::config::Routes;
@@ -17,11 +19,11 @@ pub(crate) const AFTER_REMOVAL: &str =
 /// dockerd knows two ways. `registry-mirrors` in `daemon.json` is for Docker Hub only, and every release reads it.
 /// `hosts.toml` is for any registry, and counts since dockerd 28 (`daemon/hosts.go` in moby), for pulls into the
 /// containerd image store and for every build.
-/// Its `hosts.toml` have these `keys` of the mirror.
-pub(crate) fn setup(routes: &Routes, mirror: &Mirror, keys: &[String]) -> Setup {
+/// Of its directory of the mirror dockerd itself reads the certificates for `daemon.json` alone, so `hosts.toml` names them.
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror, host: &Host) -> Setup {
     let registries = registries(routes);
     let mut files = Vec::new();
-    let mut notes = Vec::new();
+    let (mut notes, mut named) = (Vec::new(), Vec::new());
     match hub_mirror(routes, mirror) {
         Ok(mirror) => {
             files.push(daemon_json(DAEMON_JSON.to_owned(), &mirror));
@@ -37,9 +39,14 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, keys: &[String]) -> Setup 
         "dockerd reads {CERTS_D}/*/hosts.toml at each pull, since release 28: for pulls if docker info says \"driver-type: io.containerd.snapshotter.v1\", and for builds; before 28, and for pulls into its own image store, it mirrors nothing but docker.io, and that by {DAEMON_JSON}"
     ));
     notes.extend(about_authority(routes, mirror));
+    let shelf = Shelf { mirror, host, certs_d: CERTS_D };
     for (name, registry) in &registries {
         // The name as it is: so dockerd's own directory is called, with a CA of the registry's perhaps.
-        let file = File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror, keys));
+        let path = format!("{CERTS_D}/{name}/hosts.toml");
+        let certificates = shelf.of(&path, hosts_toml::certificates);
+        let keys = containerd::keys(&certificates);
+        named.push(certificates);
+        let file = File::commented(path, &hosts(name, registry, mirror, &keys));
         files.push(File { wanted: Some(registry.wanted(name)), ..file });
         if registry.closed {
             notes.push(format!(
@@ -49,22 +56,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, keys: &[String]) -> Setup 
             notes.extend(containerd::about_paths(name, registry, "dockerd"));
         }
     }
-    Setup::new(Client::Docker, files, notes)
-}
-
-/// What `hosts.toml` has to say of the certificates of a mirror that are in dockerd's own directory of it, which dockerd itself reads for
-/// `daemon.json` alone. A file that is named and is not there has every pull fail, so only those are that are.
-pub(crate) fn certificates(mirror: &Mirror, host: &Host) -> Vec<String> {
-    if !mirror.tls {
-        return Vec::new();
-    }
-    let path = |name: &str| format!("{CERTS_D}/{}/{name}", mirror.authority());
-    let is_there = |name: &str| host.at(&path(name)).is_ok_and(|at| at.is_file());
-    let quoted = |name: &str| quoted(&path(name));
-    let ca = is_there("ca.crt").then(|| format!("ca = {}", quoted("ca.crt")));
-    let has_client = is_there("client.cert") && is_there("client.key");
-    let client = has_client.then(|| format!("client = [[{}, {}]]", quoted("client.cert"), quoted("client.key")));
-    ca.into_iter().chain(client).collect()
+    Setup::new(Client::Docker, files, notes).with(named)
 }
 
 /// Where dockerd looks for the CA of a mirror that speaks TLS, by each address under which it comes to it.

@@ -2,8 +2,11 @@
 
 pub(crate) mod fault;
 
+use toml::Value;
+
 use super::address::{Address, Here, Order, Verdict, order};
-use super::text;
+use super::certificates::Certificates;
+use super::{Mirror, text};
 use fault::{Reader, fault};
 
 /// What the proxy has to be asked for.
@@ -62,6 +65,40 @@ impl Entry {
         let has = |needed: &str| capabilities.iter().any(|has| has.eq_ignore_ascii_case(needed));
         NEEDED.into_iter().filter(|needed| !has(needed)).collect()
     }
+}
+
+/// Which certificates a file names for the mirror.
+pub(super) fn certificates(content: &str, mirror: &Mirror) -> Certificates {
+    let file = text::toml(content).unwrap_or_default();
+    let is_it = |url: &str| url.trim_end_matches('/') == mirror.url();
+    let Some((_, host)) = text::entries(&file, "host").into_iter().find(|(url, _)| is_it(url)) else {
+        return Certificates::default();
+    };
+    let ca = match host.get("ca") {
+        Some(Value::String(one)) => vec![one.clone()],
+        _ => text::texts(host, "ca").unwrap_or_default(),
+    };
+    let pair = |value: &Value| match value {
+        Value::String(both) => Some((both.clone(), None)),
+        Value::Array(pair) => match pair.as_slice() {
+            [Value::String(certificate), Value::String(key)] => Some((certificate.clone(), Some(key.clone()))),
+            _ => None,
+        },
+        _ => None,
+    };
+    let client = match host.get("client") {
+        Some(Value::Array(all)) => all.iter().filter_map(pair).collect(),
+        Some(one) => pair(one).into_iter().collect(),
+        None => Vec::new(),
+    };
+    Certificates { ca, client }
+}
+
+/// Whether two files say the same, with the hosts in the same order.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    let (Ok(one), Ok(other)) = (text::toml(one), text::toml(other)) else { return false };
+    let hosts = |table| text::entries(table, "host").into_iter().map(|(url, _)| url);
+    one == other && hosts(&one).eq(hosts(&other))
 }
 
 /// What the file of a registry is to say.

@@ -1,9 +1,13 @@
 //! `registries.yaml`, of which k3s and RKE2 make the `hosts.toml` of the containerd that they bring.
 
+use serde_yaml::Value;
+
+use super::certificates::{Certificates, Shelf};
 use super::merge::Addition;
 use super::node::{Distribution, K3S, RKE2, SWITCH, Source};
 use super::{File, Mirror, Registry, Setup, containerd, quoted, registries};
-use crate::config::Routes;
+use crate::config::{Routes, parse_yaml};
+use crate::host::Host;
 
 pub(crate) const K3S_PATHS: &[&str] = &[K3S.path];
 pub(crate) const RKE2_PATHS: &[&str] = &[RKE2.path];
@@ -19,10 +23,10 @@ pub(crate) fn setup(
     routes: &Routes,
     mirror: &Mirror,
     distribution: &Distribution,
-    path: &str,
-    source: Option<&Source>,
+    host: &Host,
+    (path, source): (&str, Option<&Source>),
 ) -> Setup {
-    let Distribution { client, name: program, restart, .. } = distribution;
+    let Distribution { client, name: program, restart, certs_d, .. } = distribution;
     let all = registries(routes);
     let url = mirror.url();
     let mut content = "mirrors:\n".to_owned();
@@ -36,11 +40,19 @@ pub(crate) fn setup(
             notes.extend(about_closed(name, registry, distribution, source));
         }
     }
+    let shelf = Shelf { mirror, host, certs_d };
+    let certificates = shelf.of(path, certificates);
+    content += &named(mirror, &certificates);
+    let by_hand = format!(
+        "; a file of yours gets them by hand: ca_file, cert_file and key_file below tls of {} below configs",
+        quoted(&mirror.authority())
+    );
+    notes.extend(shelf.about(program, &by_hand));
     notes.extend(containerd::about_ipv6(mirror));
     let registries = all.keys().map(|name| (*name).to_owned()).collect();
     let mut file = File::commented(path, &content);
     file.addition = Some(Addition::RegistriesYaml { url, registries });
-    Setup::new(*client, vec![file], notes)
+    Setup::new(*client, vec![file], notes).with(vec![certificates])
 }
 
 /// What becomes of a closed registry, which only a switch for all registries of the file closes.
@@ -61,4 +73,29 @@ fn about_closed(name: &str, registry: &Registry, distribution: &Distribution, so
         false => format!("; then it cannot pull what no route is for, so add a route for all of {name}, too"),
     };
     vec![asks + &then]
+}
+
+/// What the file says of certificates. It takes one of each.
+fn named(mirror: &Mirror, certificates: &Certificates) -> String {
+    let client = certificates.client.first();
+    let keys = [
+        ("ca_file", certificates.ca.first()),
+        ("cert_file", client.map(|(certificate, _)| certificate)),
+        ("key_file", client.map(|(certificate, key)| key.as_ref().unwrap_or(certificate))),
+    ];
+    let lines = keys.into_iter().filter_map(|(key, file)| Some(format!("      {key}: {}\n", quoted(file?))));
+    let lines: String = lines.collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("configs:\n  {}:\n    tls:\n{lines}", quoted(&mirror.authority()))
+}
+
+/// What a file names for the mirror.
+fn certificates(content: &str, mirror: &Mirror) -> Certificates {
+    let file: Value = parse_yaml(content).unwrap_or_default();
+    let tls = ["configs", &mirror.authority(), "tls"].iter().try_fold(&file, |value, key| value.get(*key));
+    let of = |key: &str| tls?.get(key)?.as_str().map(str::to_owned);
+    let client = of("cert_file").zip(of("key_file")).map(|(certificate, key)| (certificate, Some(key)));
+    Certificates { ca: of("ca_file").into_iter().collect(), client: client.into_iter().collect() }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::address::Here;
 use super::by_flag::ByFlag;
+use super::hosts_toml;
 use super::merge::Merged;
 use super::podman::signatures;
 use super::untouched::Untouched;
@@ -98,6 +99,9 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
         return Found::Same(Vec::new());
     }
     if file.language == Language::Commented && meaning(text).eq(meaning(&file.content)) {
+        return Found::Same(Vec::new());
+    }
+    if file.wanted.is_some() && hosts_toml::is_same(text, &file.content) {
         return Found::Same(Vec::new());
     }
     if file.language != Language::Json && is_ours(content) {

@@ -24,6 +24,8 @@ pub(crate) struct Distribution {
     pub name: &'static str,
     /// The usual file of mirrors.
     pub path: &'static str,
+    /// Where certificates of addresses are looked for.
+    pub certs_d: &'static str,
     /// The usual configuration, and the variable that names another one.
     pub config: &'static str,
     pub variable: &'static str,
@@ -36,6 +38,7 @@ pub(crate) const K3S: Distribution = Distribution {
     client: Client::K3s,
     name: "k3s",
     path: "/etc/rancher/k3s/registries.yaml",
+    certs_d: "/etc/rancher/k3s/certs.d",
     config: "/etc/rancher/k3s/config.yaml",
     variable: "K3S_CONFIG_FILE",
     services: ["k3s", "k3s-agent"],
@@ -45,6 +48,7 @@ pub(crate) const RKE2: Distribution = Distribution {
     client: Client::Rke2,
     name: "RKE2",
     path: "/etc/rancher/rke2/registries.yaml",
+    certs_d: "/etc/rancher/rke2/certs.d",
     config: "/etc/rancher/rke2/config.yaml",
     variable: "RKE2_CONFIG_FILE",
     services: ["rke2-server", "rke2-agent"],

@@ -9,6 +9,7 @@ use super::{Client, File, Mirror, Setup, quoted};
 use crate::config::{Destination, Routes};
 use oci::route::{OnFailure, Route};
 
+pub(crate) const CERTS_D: &str = "/etc/containers/certs.d";
 pub(crate) const REGISTRIES_CONF: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";
 pub(crate) const PATHS: &[&str] = &[REGISTRIES_CONF, REGISTRIES_D];

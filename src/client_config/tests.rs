@@ -4,6 +4,7 @@ use super::task::shown;
 use super::*;
 use crate::config::Flags;
 
+mod certificates;
 mod platforms;
 
 /// Settings with these routes; a route is `source`, or `source: closed`, and perhaps names of the mirror.

@@ -8,7 +8,7 @@ use oci::authority;
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
 use crate::client_config::address::{Address, Here, Order, Slip};
 use crate::client_config::{Client, Registry, registries};
-use crate::config::{Config, Routes};
+use crate::config::{Config, Listener, Routes};
 use crate::shell::{self, shell_word};
 
 /// The proxy as engines should know it.
@@ -23,6 +23,8 @@ pub(super) struct Expected<'a> {
     pub settings: String,
     /// The same of one that knows `--mirror`.
     pub flags: String,
+    /// The certificate of the listener that has TLS, if the settings have one at the mirror's port.
+    pub certificate: Option<String>,
     /// The flag by which `client-config` writes below the same root.
     root: String,
     /// The tree of another host, whose files these are.
@@ -40,6 +42,7 @@ impl<'a> Expected<'a> {
             flags += &format!(" --mirror {}", shell_word(mirror));
         }
         let before_podman = before_podman(&Address::parse(mirror), file.filter(|_| !is_given));
+        let certificate = certificate(config, &Address::parse(mirror));
         let (here, root, tree) = (Here::new(config, mirror, own), String::new(), None);
         Self {
             here,
@@ -48,6 +51,7 @@ impl<'a> Expected<'a> {
             file: file.map(str::to_owned),
             settings,
             flags,
+            certificate,
             root,
             tree,
             before_podman,
@@ -129,6 +133,14 @@ impl<'a> Expected<'a> {
             by: Some(client),
         }
     }
+}
+
+/// The file of the certificate that a listener shows who comes to this address.
+fn certificate(config: &Config, mirror: &Address) -> Option<String> {
+    let is_there =
+        |listener: &&Listener| listener.endpoint.address().is_some_and(|address| address.port() == mirror.port());
+    let tls = config.listeners().iter().find(is_there)?.tls.as_ref()?;
+    Some(tls.certificate.display().to_string())
 }
 
 /// Another listener in `file`, or a name for an address that no file of settings says. A run of doctor after that has the rest.

@@ -1,29 +1,22 @@
 //! Whether engines trust the certificate of a proxy that speaks TLS. One that does not goes past the proxy without a word, or fails where
 //! nobody else may be asked.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-
-use super::ask;
 use super::dockerd::Reads;
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml::{self, Directory};
-use crate::client_config::Client;
 use crate::client_config::address::Address;
+use crate::client_config::{self, Client};
 use crate::host::{self, Host};
-use crate::net::trust::{SYSTEM_BUNDLES, TrustRoots};
+use crate::net::certificate::Wrong;
 use crate::shell::shell_word;
 
-/// From the connection to the end of the handshake, which takes milliseconds on one host and a second between continents.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+mod shown;
+
+use shown::{Refusal, Shown};
+
 /// Directories with a directory for each address, in which files that end so are authorities.
 const CERTS_D: [&str; 6] = [
     "/root/.config/containers/certs.d",
@@ -34,10 +27,6 @@ const CERTS_D: [&str; 6] = [
     DOCKER_CERTS_D,
 ];
 const DOCKER_CERTS_D: &str = "/etc/docker/certs.d";
-/// Where an administrator puts authorities, from which the bundle is made.
-const ANCHORS: [&str; 2] = ["/usr/local/share/ca-certificates/*.crt", "/etc/pki/ca-trust/source/anchors/*"];
-/// Those that Debian brings. Each run of its program makes the bundle anew, so the time of that says little.
-const OF_SYSTEM: &str = "/usr/share/ca-certificates/mozilla/*.crt";
 /// The end of a command.
 const FILE: &str = "  # CA.pem: the certificate of the authority that has signed the proxy's";
 
@@ -67,7 +56,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
     if !url.has_tls() {
         return;
     }
-    let mut shown = Shown { host, url, known: BTreeMap::new() };
+    let mut shown = Shown::new(host, url);
     let Some(wrong) = shown.refusal(&[]).await else {
         not_loaded(&shown, expected, by, parts).await;
         return;
@@ -81,7 +70,8 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
                 Own::Everything => continue,
                 Own::Unknown => {
                     part.notes.push(format!(
-                        "the certificate of {url} is not accepted with the CA certificates of this host: {wrong}: what its own settings trust is not judged"
+                        "the certificate of {url} is not accepted with the CA certificates of this host: {}: what its own settings trust is not judged",
+                        wrong.text
                     ));
                     break;
                 }
@@ -89,7 +79,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
             let Some(wrong) = shown.refusal(&own).await else { continue };
             part.ways.insert(name.clone(), expected.way_without_proxy(&name));
             let why = format!("TLS with the proxy fails, and {PAST}; of a closed route every pull fails");
-            part.find(untrusted(&url, &wrong, &name, why, fix));
+            part.find(untrusted(expected, &wrong, &name, why, fix));
         }
         if let (Part::Dockerd, Some((Reads::Builds, directories))) = (part.part, by.dockerd) {
             builds(&mut shown, expected, directories, part).await;
@@ -122,9 +112,77 @@ async fn not_loaded(shown: &Shown<'_>, expected: &Expected<'_>, by: &ByHostsToml
     }
 }
 
-fn untrusted(url: &Address, wrong: &str, registry: &str, why: String, fix: Fix) -> Finding {
-    let text = format!("it does not trust the certificate of {url}: {wrong}");
+/// `fix` gives the engine one more authority.
+fn untrusted(expected: &Expected<'_>, wrong: &Refusal, registry: &str, why: String, fix: Fix) -> Finding {
+    let text = format!("it does not trust the certificate of {}: {}", expected.here.url, wrong.text);
+    let fix = instead(expected, wrong).unwrap_or(fix);
     Finding { registries: vec![registry.to_owned()], code: Code::Untrusted, file: None, text, why, fix }
+}
+
+/// What to do where one more authority does not help.
+fn instead(expected: &Expected<'_>, refusal: &Refusal) -> Option<Fix> {
+    let at = authority(expected);
+    let host = Address::parse(&expected.here.url).host;
+    let renewed = |what: &str| match &expected.certificate {
+        Some(file) => format!(
+            "cp CERTIFICATE.pem {}  # CERTIFICATE.pem: {what}, of the same key; the proxy reads it within 5 s",
+            shell_word(file)
+        ),
+        None => format!(
+            "openssl s_client -connect {at} </dev/null | openssl x509 -noout -subject -dates  # who runs the proxy gives it {what}"
+        ),
+    };
+    let command = match (refusal.wrong, &refusal.name) {
+        (Wrong::UnknownIssuer, _) => return None,
+        (Wrong::OtherName, Some(name)) => {
+            let mirror = shell_word(&format!("https://{name}{}", &at[host.len()..]));
+            format!(
+                "acr-cache-proxy doctor{} --mirror {mirror}  # a name of its certificate, by which engines are to know it",
+                expected.settings
+            )
+        }
+        (Wrong::OtherName, None) => renewed(&format!("a certificate for {host}")),
+        (Wrong::Expired | Wrong::NotYet, _) => format!("date; {}", renewed("one that is valid today")),
+        (Wrong::Revoked | Wrong::Unusable, _) => renewed("one that clients accept"),
+    };
+    Some(by_hand(command))
+}
+
+/// Why a client would not trust the proxy by the files that `client-config` writes for it, and what to do first. With these files, pulls
+/// would go past the proxy as they do without, but of a closed route they would fail.
+pub(super) async fn lack(
+    host: &Host,
+    expected: &Expected<'_>,
+    client: Client,
+    setup: &client_config::Setup,
+) -> Option<String> {
+    let url = Address::parse(&expected.here.url);
+    if !url.has_tls() {
+        return None;
+    }
+    let (certs_d, mut own) = (client.certs_d()?, setup.authorities());
+    match client {
+        Client::Podman => own.extend(below(host, &CERTS_D, authority(expected))),
+        // For daemon.json.
+        Client::Docker => own.extend(below(host, &[DOCKER_CERTS_D], authority(expected))),
+        _ => {}
+    }
+    let refusal = Shown::new(host, url).refusal(&own).await?;
+    let fix = instead(expected, &refusal).unwrap_or_else(|| by_hand(put(certs_d, authority(expected), FILE)));
+    Some(format!(
+        "with them it would not trust the certificate of {}, and pulls of closed routes would fail: {}; do this, and run doctor --fix again: {}",
+        expected.here.url, refusal.text, fix.command
+    ))
+}
+
+/// The authorities in the directories of this address.
+fn below(host: &Host, directories: &[&str], at: &str) -> Vec<String> {
+    let files = directories.iter().flat_map(|directory| {
+        let directory = format!("{directory}/{at}");
+        let names = host.list(&directory).unwrap_or_default().into_iter().filter(|name| name.ends_with(".crt"));
+        names.map(|name| format!("{directory}/{name}")).collect::<Vec<_>>()
+    });
+    files.collect()
 }
 
 /// What dockerd builds with its own image store goes by `hosts.toml`, whatever it trusts when it pulls.
@@ -143,21 +201,14 @@ async fn builds(shown: &mut Shown<'_>, expected: &Expected<'_>, directories: &[D
         }
         let Some(wrong) = shown.refusal(&own).await else { continue };
         let why = "builds go by hosts.toml, and by the files that it names: TLS with the proxy fails, so what they need of {registries} comes from the source; of a closed route they fail";
-        part.find(untrusted(&shown.url, &wrong, name, why.to_owned(), fix));
+        part.find(untrusted(expected, &wrong, name, why.to_owned(), fix));
     }
 }
 
 /// What an engine trusts when it asks the proxy for a registry.
 fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, registry: &str) -> Own {
     let at = authority(expected);
-    let below = |directories: &[&str]| -> Vec<String> {
-        let directories = directories.iter().map(|directory| format!("{directory}/{at}"));
-        let files = directories.flat_map(|directory| {
-            let names = host.list(&directory).unwrap_or_default().into_iter().filter(|name| name.ends_with(".crt"));
-            names.map(|name| format!("{directory}/{name}")).collect::<Vec<_>>()
-        });
-        files.collect()
-    };
+    let below = |directories: &[&str]| below(host, directories, at);
     match part {
         Part::Podman => Own::Files(below(&CERTS_D), by_hand(put("/etc/containers/certs.d", at, FILE))),
         Part::Crio => {
@@ -222,66 +273,4 @@ fn put(directory: &str, at: &str, then: &str) -> String {
 fn authority<'a>(expected: &'a Expected<'_>) -> &'a str {
     let url = &expected.here.url;
     url.split_once("://").map_or(url.as_str(), |(_, authority)| authority)
-}
-
-/// The certificate that the proxy shows.
-struct Shown<'a> {
-    host: &'a Host,
-    url: Address,
-    /// Why it was refused, by the files that were trusted.
-    known: BTreeMap<Vec<String>, Option<String>>,
-}
-
-impl Shown<'_> {
-    /// Why a client that trusts the host's authorities and those of these files does not accept it; `None` if it does, or nobody shows one.
-    async fn refusal(&mut self, own: &[String]) -> Option<String> {
-        if let Some(known) = self.known.get(own) {
-            return known.clone();
-        }
-        let files = SYSTEM_BUNDLES.iter().copied().chain(own.iter().map(String::as_str));
-        let files: Vec<_> = files.filter_map(|path| self.host.at(path).ok()).collect();
-        let wrong = refusal(&self.url, &files).await;
-        self.known.insert(own.to_vec(), wrong.clone());
-        wrong
-    }
-
-    /// The same of one that trusts these files alone.
-    async fn refusal_by(&self, files: &[String]) -> Option<String> {
-        let files: Vec<_> = files.iter().filter_map(|path| self.host.at(path).ok()).collect();
-        refusal(&self.url, &files).await
-    }
-
-    /// When somebody gave the host the authority by which it accepts the certificate; `None` for one that came with the system, or may have.
-    async fn added(&self) -> Option<SystemTime> {
-        // Where no certificate is shown, nobody refuses it.
-        self.refusal_by(&[]).await?;
-        let files = |pattern: &str| self.host.glob(pattern).unwrap_or_default();
-        let newest = |files: &[String]| files.iter().filter_map(|path| self.host.changed(path)).max();
-        for given in ANCHORS.map(files) {
-            if !given.is_empty() && self.refusal_by(&given).await.is_none() {
-                return newest(&given);
-            }
-        }
-        let of_system = files(OF_SYSTEM);
-        if of_system.is_empty() || self.refusal_by(&of_system).await.is_none() {
-            return None;
-        }
-        newest(&SYSTEM_BUNDLES.map(str::to_owned))
-    }
-}
-
-/// Why a client that trusts the authorities of these files does not accept the certificate; `None` if it does, or nobody shows one.
-async fn refusal(url: &Address, files: &[PathBuf]) -> Option<String> {
-    let config = TrustRoots::of_files(files.to_vec()).client().ok()?;
-    let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
-    let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
-    let shake = async {
-        let stream = TcpStream::connect(address).await?;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
-    };
-    let cause = timeout(HANDSHAKE_LIMIT, shake).await.ok()?.err()?;
-    match cause.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(why) => Some(why.to_string()),
-        _ => None,
-    }
 }

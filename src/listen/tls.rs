@@ -234,11 +234,14 @@ impl Tls {
         let is_removed = |ca| !certificates.client_cas.contains(ca);
         let removed = old.certificates.client_cas.iter().filter(|ca| is_removed(ca)).count();
         let ends = if removed > 0 { Ends::new() } else { Arc::clone(&old.ends) };
-        let end = fmt_http_date(certificates.not_after);
+        let (end, is_over) = (fmt_http_date(certificates.not_after), certificates.not_after < SystemTime::now());
         self.current.store(Arc::new(Current { fingerprint, certificates, ends }));
-        info!(
-            "{listener}: the certificate files have changed, and what is in them is in use; the certificate ends on {end}"
-        );
+        let changed = "the certificate files have changed, and what is in them is in use";
+        if is_over {
+            warn!("{listener}: {changed}; the certificate ended on {end}: clients refuse it, renew it");
+        } else {
+            info!("{listener}: {changed}; the certificate ends on {end}");
+        }
         if removed > 0 {
             let cas = if removed == 1 { "CA of clients was" } else { "CAs of clients were" };
             info!("{listener}: {removed} {cas} removed: connections with client certificates end");

@@ -102,13 +102,12 @@ impl Secret {
 
     /// `tls` of a listener, with more keys.
     pub(crate) fn tls(&self, more: &str) -> String {
-        let path = |name: &str| self.folder.path().join(name).display().to_string();
-        format!(
-            "{{certificate: {}, key: {}{}}}",
-            path("tls.crt"),
-            path("tls.key"),
-            more.replace("{ca}", &path("ca.crt"))
-        )
+        let [certificate, key, ca] = ["tls.crt", "tls.key", "ca.crt"].map(|name| self.path(name));
+        format!("{{certificate: {certificate}, key: {key}{}}}", more.replace("{ca}", &ca))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 }
 
@@ -240,6 +239,19 @@ async fn new_files_count_for_new_connections_and_a_bad_pair_changes_nothing() {
     let log = proxy.end();
     assert_eq!(log.matches("stay in use").count(), 2, "each bad pair is told once: {log}");
     assert!(log.contains("the client refuses the server's certificate or TLS version: UnknownCA"), "{log}");
+}
+
+/// It took the place of one that was valid, and the log had one line at `INFO`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_that_has_ended_is_a_warning() {
+    let azure = testkit::azure().await;
+    let ca = Authority::new("mirror CA");
+    let mut secret = Secret::new(&ca.server(&["mirror.internal"]), &[]);
+    let proxy = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls(""))).start();
+    let ended = ca.server_until(&["mirror.internal"], SystemTime::now() - Duration::from_secs(3600));
+    secret.put(&ended.certificate, &ended.key, &[]);
+    let line = proxy.wait_for_log("the certificate files have changed");
+    assert!(line.contains(" WARN ") && line.ends_with(": clients refuse it, renew it"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,47 @@ is_ours() {
   [ -f "$1" ] && [ ! -L "$1" ] && head -n 2 "$1" | grep -q '^@MARKER@'
 }
 
+# Which certificates a file of a registry's directory is to name for the mirror: those of the file from before, or else those that are in the
+# directory of the mirror.
+certificates() {
+  named=
+  if is_ours "$certs/$1/hosts.toml"; then
+    named=$(awk -v mirror='[host."@URL@"]' '
+      { gsub(/^[ \t]+|[ \t]+$/, "") }
+      /^\[/ { here = $0 == mirror }
+      here && /^(ca|client)[ \t]*=.*["\]]$/ { print }' "$certs/$1/hosts.toml")
+  fi
+  # One that is named and is not there has every pull fail.
+  for path in $(printf '%s\n' "$named" | grep -o '"[^"]*"' | tr -d '"'); do
+    [ -f "$path" ] || [ -f "$certs/$1/$path" ] || named=
+  done
+  own="$certs/@AUTHORITY@"
+  if [ -z "$named" ]; then
+    [ ! -f "$own/ca.crt" ] || echo "ca = \"$own/ca.crt\""
+    if [ -f "$own/client.cert" ] && [ -f "$own/client.key" ]; then
+      echo "client = [[\"$own/client.cert\", \"$own/client.key\"]]"
+    fi
+  else
+    printf '%s\n' "$named"
+  fi
+}
+
+# The same file with them, where it is about the mirror.
+with_certificates() {
+  names=$(certificates "$1")
+  while IFS= read -r line; do
+    case $line in
+      *'@CERTIFICATES@') [ -z "$names" ] || printf '%s\n' "$names" | sed "s/^/${line%'@CERTIFICATES@'}/" ;;
+      *) printf '%s\n' "$line" ;;
+    esac
+  done
+}
+
+# What a file says, but for comments and the certificates that it may name.
+says() {
+  sed -E -e 's/^[[:blank:]]+//' -e 's/[[:blank:]]+$//' -e '/^(#|$)/d' -e '/^(ca|client)[[:blank:]]*=/d' "$1"
+}
+
 # In one step, and never over a file that is not from here.
 place() {
   placed="$placed /$1/"
@@ -39,7 +80,7 @@ place() {
   file=$certs/$1/hosts.toml
   mkdir -p "$certs/$1"
   new=$(mktemp "$certs/$1/.hosts.toml.XXXXXX")
-  cat >"$new"
+  with_certificates "$1" >"$new"
   chmod 0644 "$new"
   # A link is never made over a file, so one that comes meanwhile stays.
   if [ ! -e "$file" ] && [ ! -L "$file" ] && ln "$new" "$file"; then
@@ -52,6 +93,9 @@ place() {
       echo "unchanged $file"
     fi
     mv "$new" "$file"
+  elif [ -f "$file" ] && [ "$(says "$file")" = "$(says "$new")" ]; then
+    rm "$new"
+    [ -n "$task" ] || echo "unchanged $file"
   else
     echo "setup-node: $file was not written from here and is left as it is; merge this into it, each key once:" >&2
     # Without the line by which a file is known as one from here.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use acr_emulator::Emulator;
 use testkit::Setup;
-use testkit::certificates::Authority;
+use testkit::certificates::{Authority, Pair};
 
 use super::{Do, Host, Site, found, listen, set_time};
 use crate::tls::Secret;
@@ -14,8 +14,12 @@ use crate::tls::Secret;
 /// A proxy with a certificate of this authority, and its address for the engines of other hosts.
 /// What it reads and asks is kept beside it.
 async fn with_tls(ca: &Authority) -> (Site, (Emulator, Secret), String) {
+    with_pair(&ca.server(&["localhost"])).await
+}
+
+async fn with_pair(pair: &Pair) -> (Site, (Emulator, Secret), String) {
     let azure = testkit::azure().await;
-    let secret = Secret::new(&ca.server(&["localhost"]), &[]);
+    let secret = Secret::new(pair, &[]);
     let setup = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls("")));
     let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
     let proxy = setup.start();
@@ -101,6 +105,57 @@ async fn a_ca_for_daemon_json_is_none_for_what_dockerd_asks_by_hosts_toml() {
         // As that fix does.
         write(&host, "docker", &mirror);
         assert_eq!(untrusting(&host, &mirror), Vec::<String>::new(), "{version} {store}");
+    }
+}
+
+/// It wrote the files of an engine of which the same report said that it does not trust the proxy: pulls of a closed route, which had come from
+/// the source, failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn fix_writes_no_files_by_which_an_engine_would_not_trust_the_proxy() {
+    let ca = Authority::new("mirror CA");
+    let (site, _kept, at) = with_tls(&ca).await;
+    let mirror = format!("https://{at}");
+    for (program, client, certs_d, file) in [
+        ("podman", "podman", "/etc/containers/certs.d", "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf"),
+        ("dockerd", "docker", "/etc/docker/certs.d", "/etc/docker/daemon.json"),
+        ("buildkitd", "buildkit", "/etc/buildkit/certs.d", "/etc/buildkit/buildkitd.toml"),
+    ] {
+        let host = site.host(&[]);
+        host.put(&format!("/usr/bin/{program}"), "");
+        let said = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror, "--fix"]).stderr).into_owned();
+        let sentence = format!(
+            "no file of {client} is written, because with them it would not trust the certificate of {mirror}, and pulls of closed routes would fail: UnknownIssuer; do this, and run doctor --fix again: install -D -m 0644 CA.pem {certs_d}/{at}/ca.crt  #"
+        );
+        assert!(said.contains(&sentence), "{said}");
+        assert!(!host.path(file).exists(), "{file}");
+        host.put(&format!("{certs_d}/{at}/ca.crt"), ca.pem());
+        let output = host.doctor(&["--mirror", &mirror, "--fix"]);
+        assert!(host.path(file).exists() && untrusting(&host, &mirror).is_empty(), "{output:?}");
+    }
+}
+
+/// With the right CA in its place, the fix was to put it there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_no_ca_helps_has_another_fix() {
+    let ca = Authority::new("mirror CA");
+    let ended = SystemTime::now() - Duration::from_secs(3600);
+    for (pair, is_named) in [(ca.server(&["mirror.internal"]), true), (ca.server_until(&["localhost"], ended), false)] {
+        let (site, (_azure, secret), at) = with_pair(&pair).await;
+        let mirror = format!("https://{at}");
+        let host = site.host(&[Do::Install(&["podman"])]);
+        write(&host, "podman", &mirror);
+        host.put(&format!("/etc/containers/certs.d/{at}/ca.crt"), ca.pem());
+        let report = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror]).stdout).into_owned();
+        let port = at.trim_start_matches("localhost");
+        let fix = match is_named {
+            true => format!(" --mirror https://mirror.internal{port}  # a name of its certificate"),
+            false => format!(
+                "date; cp CERTIFICATE.pem {}  # CERTIFICATE.pem: one that is valid today",
+                secret.path("tls.crt")
+            ),
+        };
+        assert!(report.contains("it does not trust the certificate of ") && report.contains(&fix), "{report}");
+        assert!(!report.contains("CA.pem"), "{report}");
     }
 }
 
