@@ -1,5 +1,5 @@
 //! The control socket: by it `acr-cache-proxy reload` asks a running proxy to read its settings again, and hears what came of
-//! it. A signal could ask, too, but brings no answer.
+//! it. A signal could ask, too, but brings no answer. By another request it tells which variables it was started with, no value of them.
 //!
 //! It is an abstract Unix socket (unix(7)) with the process's id in its name: it needs no directory, leaves no file behind, and
 //! is closed when the process begins to end: one that drains takes no settings any more, and whoever looks for the proxy finds
@@ -22,15 +22,17 @@ use nix::sys::socket::{
 use nix::unistd::geteuid;
 
 use crate::logger;
+use crate::service_variables::{self, Values};
 
 mod found;
 mod owner;
+mod variables;
 
 use owner::{Owner, Unasked, WithoutSocket};
 
 /// What the name of each process's socket begins with.
 const PREFIX: &str = "acr-cache-proxy/control/";
-/// The only request: read the settings again.
+/// Read the settings again. The other request asks for the variables of its start.
 const REQUEST: &[u8] = b"reload\n";
 /// A longer one is another one.
 const MAX_REQUEST: usize = 16;
@@ -48,6 +50,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 /// Another process may have the name of this one's socket. It is tried again this often, and at SIGHUP.
 const RETRY: Duration = Duration::from_secs(60);
+/// The file of variables of the service.
+const SERVICE_VARIABLES: &str = "/etc/acr-cache-proxy/environment";
 /// Why what a process sends is no answer.
 const NOT_ITS: &str = "its answer is not one of acr-cache-proxy's";
 /// Why there is no answer at all.
@@ -181,7 +185,11 @@ fn answer(mut stream: UnixStream, handle: impl Fn() -> Outcome) -> io::Result<()
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
     }
-    let outcome = if line == REQUEST { handle() } else { Err("unknown request".to_owned()) };
+    let outcome = match line.as_slice() {
+        REQUEST => handle(),
+        variables::REQUEST => variables::told(service_variables::names(), |name| std::env::var_os(name)),
+        _ => Err("unknown request".to_owned()),
+    };
     let (first, rest) = match outcome {
         Ok(sentences) => (DONE, sentences),
         Err(sentences) => (REFUSED, sentences),
@@ -218,12 +226,31 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
             logger::complain(&format!("process {pid} has not answered yet, and is waited for up to {limit} s"));
         }
     });
-    let outcome = exchange(stream, Instant::now() + limit, may_ask(geteuid().as_raw(), owner.uid));
+    let outcome = exchange(stream, REQUEST, Instant::now() + limit, may_ask(geteuid().as_raw(), owner.uid));
     drop(answered);
-    outcome.map_err(|cause| match cause.kind() {
+    let said = outcome.map_err(|cause| match cause.kind() {
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
         _ => format!("process {pid}: {cause}"),
-    })?
+    })??;
+    let by_file = || owner.is_service.then(|| service_variables::of_file(SERVICE_VARIABLES.as_ref()));
+    let values = service_variables::of_reload(pid).or_else(by_file).unwrap_or_default();
+    Ok(match older_variables(pid, &values).as_slice() {
+        [] => said,
+        names => {
+            let older = service_variables::older(names);
+            format!("{}; {older}, and keeps it until it is started again: systemctl restart {}", said, owner::NAME)
+        }
+    })
+}
+
+/// The names of those of these variables with another value of which the process was started; none where it does not tell.
+pub(crate) fn older_variables<'a>(pid: u32, values: &Values<'a>) -> Vec<&'a str> {
+    let told =
+        Owner::of(pid, SILENCE).ok().filter(|(_, owner)| !owner.is_another_program()).and_then(|(stream, owner)| {
+            let is_answered = may_ask(geteuid().as_raw(), owner.uid);
+            exchange(stream, variables::REQUEST, Instant::now() + SILENCE, is_answered).ok()?.ok()
+        });
+    told.and_then(|told| variables::others(&told, values)).unwrap_or_default()
 }
 
 /// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit; not at
@@ -240,9 +267,9 @@ fn connect(pid: u32, limit: Option<Duration>) -> io::Result<UnixStream> {
 }
 
 /// The answer, if it is whole by then. `is_answered` says whether the caller is one of those who get any.
-fn exchange(mut stream: UnixStream, until: Instant, is_answered: bool) -> io::Result<Outcome> {
+fn exchange(mut stream: UnixStream, request: &[u8], until: Instant, is_answered: bool) -> io::Result<Outcome> {
     let mut answer = Vec::new();
-    let asked = stream.write_all(REQUEST);
+    let asked = stream.write_all(request);
     match asked.and_then(|()| read_whole(stream, &mut answer, until)) {
         // It closes the connection of whoever may not ask, before or after the request has arrived.
         Err(cause) if !matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
@@ -335,7 +362,7 @@ mod tests {
     #[test]
     fn whoever_may_not_ask_is_told_so_however_soon_the_connection_is_closed() {
         let refused = |stream, is_answered, expected| {
-            let cause = exchange(stream, Instant::now() + SILENCE, is_answered).expect_err("no answer");
+            let cause = exchange(stream, REQUEST, Instant::now() + SILENCE, is_answered).expect_err("no answer");
             assert_eq!(cause.to_string(), expected);
         };
         // Root was told so, too.
@@ -362,7 +389,7 @@ mod tests {
             }
         });
         let (begun, limit) = (Instant::now(), Duration::from_millis(500));
-        let late = exchange(stream, begun + limit, true).expect_err("no end");
+        let late = exchange(stream, REQUEST, begun + limit, true).expect_err("no end");
         assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
         assert!(begun.elapsed() >= limit && begun.elapsed() < SILENCE, "{:?}", begun.elapsed());
         drip.join().expect("it ends");
@@ -374,7 +401,7 @@ mod tests {
                 // Whoever has read enough may be gone.
                 let _ = liar.write_all(&other);
             });
-            let cause = exchange(stream, Instant::now() + ANSWER_LIMIT, true).expect_err("no answer");
+            let cause = exchange(stream, REQUEST, Instant::now() + ANSWER_LIMIT, true).expect_err("no answer");
             assert_eq!(cause.to_string(), NOT_ITS);
             lies.join().expect("it ends");
         }

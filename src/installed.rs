@@ -23,6 +23,9 @@ pub(crate) const OWN_SOCKET: &str = "acr-cache-proxy.socket";
 /// Has the service read its settings again.
 pub(crate) const RELOAD: &str = "systemctl reload acr-cache-proxy";
 
+/// Starts the service anew, with the variables that its files have by now.
+pub(crate) const RESTART: &str = "systemctl restart acr-cache-proxy";
+
 /// It is there while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
 

@@ -133,7 +133,7 @@
 //! alarm                            faults that last: told, remembered each hour, over
 //!   watch, command                   looks for them; runs `notify.command`
 //! control                          the socket by which `reload` asks a running proxy
-//!   found, owner                     which process is the proxy that may be asked; who has a control socket
+//!   found, owner, variables          which process may be asked; who has a control socket; which variables it was started with
 //! notify                           what the service manager is told: ready, status, stopping
 //!   watchdog                         fed while all that serves answers
 //! failure          why there is no token: below identity and token, which fail in its terms

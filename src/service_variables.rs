@@ -24,6 +24,8 @@ const OF_THE_NETWORK: [&str; 8] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// The bit of a file's mode by which everybody reads it.
 const EVERYBODY: u32 = 0o004;
+/// The variable in which systemd tells `ExecReload=` the service's process.
+pub(crate) const MAIN_PID: &str = "MAINPID";
 /// What systemd gives to each process of a unit (systemd.exec(5)), and to all that such a process starts.
 const INVOCATION: &str = "INVOCATION_ID";
 /// The process that systemd has started, by itself (systemd.exec(5)), since release 248.
@@ -37,6 +39,35 @@ pub(crate) struct Taken {
     pub file: PathBuf,
     /// What the environment had and the file has not.
     pub left_out: Vec<String>,
+}
+
+/// Variables that the service has at its next start, or has by now; an empty one is none.
+pub(crate) type Values<'a> = Vec<(&'a str, OsString)>;
+
+/// The names of those that matter: by which a sign-in is configured, and by which it reaches the network.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> + Clone {
+    identity::VARIABLES.into_iter().chain(OF_THE_NETWORK)
+}
+
+/// Those that this file gives to the service. What it does not have the unit may have elsewhere. Empty if it cannot be read.
+pub(crate) fn of_file(path: &Path) -> Values<'static> {
+    let Ok(variables) = Variables::read(path) else { return Vec::new() };
+    // The last one counts.
+    let value = |name: &str| variables.iter().filter(|(known, _)| *known == name).last().map(|(_, value)| value.into());
+    names().filter_map(|name| Some((name, value(name)?))).collect()
+}
+
+/// All of them, if systemd has started this process for the service whose main process is this one: it reads the files anew for each.
+pub(crate) fn of_reload(main: u32) -> Option<Values<'static>> {
+    let is_of_main = std::env::var(MAIN_PID).is_ok_and(|pid| pid == main.to_string());
+    let all = || names().map(|name| (name, std::env::var_os(name).unwrap_or_default())).collect();
+    (is_of_main && is_of_service()).then(all)
+}
+
+/// That a process has others than the service gets at its next start, a clause.
+pub(crate) fn older(names: &[&str]) -> String {
+    let value = if names.len() == 1 { "another value" } else { "other values" };
+    format!("the process that runs was started with {value} of {}", names.join(", "))
 }
 
 /// What is to be told of the variables, a sentence.
@@ -83,11 +114,10 @@ pub(crate) fn take(config: Option<&Path>, taken: Option<&Taken>) -> Vec<Told> {
     if let Some(taken) = taken {
         return told(taken).chain(ignored).collect();
     }
-    let all = identity::VARIABLES.into_iter().chain(OF_THE_NETWORK);
-    let is_known = |name: &str| all.clone().any(|known| known == name);
+    let is_known = |name: &str| names().any(|known| known == name);
     let differs = |name: &str, value: &str| std::env::var_os(name).is_none_or(|here| here != value);
     let wanted: Vec<_> = variables.iter().filter(|(name, value)| is_known(name) && differs(name, value)).collect();
-    let foreign = all.clone().filter(|name| std::env::var_os(name).is_some() && !variables.has(name));
+    let foreign = names().filter(|name| std::env::var_os(name).is_some() && !variables.has(name));
     let foreign: Vec<&str> = foreign.collect();
     if wanted.is_empty() && foreign.is_empty() {
         return ignored.collect();
@@ -108,7 +138,7 @@ fn exposed(path: &Path, variables: &Variables) -> Option<String> {
 /// Says whose variables count.
 fn told(taken: &Taken) -> impl Iterator<Item = Told> {
     let path = taken.file.display();
-    let with = format!("with the variables of {path}, as the unit gives them to the service");
+    let with = format!("with the variables of {path}, as the unit gives them to the service at its next start");
     let names = taken.left_out.join(", ");
     let without = format!(
         "without {names}, set here and not for the service: what it needs of them goes into {path}, a line NAME=value each"

@@ -57,6 +57,7 @@ pub(super) fn report(state: &State, query: Option<&str>) -> Result<Value, Reply>
         "asked": asked,
         "clients": clients(state),
         "process": {
+            "id": std::process::id(),
             "resident_bytes": process.resident,
             "descriptors": process.descriptors,
             "max_descriptors": process.max_descriptors,

@@ -34,25 +34,24 @@ pub(super) struct Ready {
     pub roots: TrustRoots,
 }
 
-/// From the registry's name to a token of its. `None` if that is not reached.
+/// From the registry's name to a token of its. `None` if that is not reached. Where the sign-in needs what is `elsewhere`, a clause, it is
+/// not tried.
 pub(super) async fn reach(
     built: &Built,
     destination: &Destination,
     roots: TrustRoots,
+    elsewhere: Option<String>,
     steps: &mut Steps,
 ) -> Option<Ready> {
-    let Built { upstream, issuer, .. } = built;
-    let name = upstream.domain.server_name();
-    let host = Server { way: &upstream.way, name, is_storage: false, only_warns: false };
-    if host.reach(steps, &roots).await {
-        if let Some(answer) = steps.step(Hop::Registry, ping(destination)).await {
-            clock(&answer, steps);
-        }
-    } else {
-        steps.skip([Hop::Registry]);
-    }
+    let issuer = &built.issuer;
+    let is_there = answers(built, destination, &roots, steps).await;
     // Whether somebody can sign in is another matter than whether the registry is there.
-    let is_there = steps.ended.is_none();
+    if let Some(elsewhere) = elsewhere {
+        steps.note(Hop::Identity, Status::Skipped, elsewhere, None);
+        steps.ended.get_or_insert(Hop::Identity);
+        steps.skip([Hop::Exchange, Hop::Token]);
+        return None;
+    }
     let entra = steps.step(Hop::Identity, async {
         let entra = issuer.sign_in().await.map_err(Finding::failed)?;
         let text = match &entra {
@@ -96,6 +95,21 @@ pub(super) async fn reach(
     };
     let wildcard = steps.step(Hop::Token, token).await?;
     Some(Ready { issuer: Arc::clone(issuer), login: login.token, wildcard, roots })
+}
+
+/// Whether the registry is there and answers.
+async fn answers(built: &Built, destination: &Destination, roots: &TrustRoots, steps: &mut Steps) -> bool {
+    let upstream = &built.upstream;
+    let name = upstream.domain.server_name();
+    let host = Server { way: &upstream.way, name, is_storage: false, only_warns: false };
+    if host.reach(steps, roots).await {
+        if let Some(answer) = steps.step(Hop::Registry, ping(destination)).await {
+            clock(&answer, steps);
+        }
+    } else {
+        steps.skip([Hop::Registry]);
+    }
+    steps.ended.is_none()
 }
 
 /// A token's time, for people.

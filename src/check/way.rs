@@ -11,6 +11,8 @@ use super::pull::{self, Route};
 use super::registry;
 use super::report::{Group, Kind};
 use super::steps::Steps;
+use crate::config::Upstream;
+use crate::config::credential::is_elsewhere;
 use crate::net::trust::TrustRoots;
 use crate::proxy::{BlobHosts, Connections, Destination};
 use crate::serve::registry::Built;
@@ -20,6 +22,8 @@ pub(super) struct Way {
     built: Built,
     roots: TrustRoots,
     routes: Vec<Route>,
+    /// A file of the sign-in that only the unit has, a clause.
+    elsewhere: Option<String>,
 }
 
 /// The ways to all registries.
@@ -29,7 +33,7 @@ pub(super) fn ways(parts: Parts, images: &Images, calls: &Arc<Connections>) -> V
         .listeners()
         .iter()
         .all(|listener| listener.endpoint.address().is_none_or(|address| address.ip().is_loopback()));
-    let way = |(settings, built): (_, Built)| {
+    let way = |(settings, built): (Arc<Upstream>, Built)| {
         let routes = config.routes().iter().filter(|route| Arc::ptr_eq(&route.destination.upstream, &settings));
         let routes = routes.map(|route| {
             let name = route.source.to_string();
@@ -53,7 +57,12 @@ pub(super) fn ways(parts: Parts, images: &Images, calls: &Arc<Connections>) -> V
             }
         });
         let routes = routes.collect();
-        Way { built, roots: roots.clone(), routes }
+        let files = settings.identity().kind().files().into_iter();
+        let mut elsewhere = files.filter(|(_, path)| is_elsewhere(path)).map(|(key, path)| {
+            let path = path.display();
+            format!("not tried, since only the unit has identity.{key} {path}: doctor asks the proxy that runs")
+        });
+        Way { built, roots: roots.clone(), routes, elsewhere: elsewhere.next() }
     };
     registries.into_iter().map(way).collect()
 }
@@ -70,10 +79,10 @@ impl Way {
     /// Tries it.
     pub(super) async fn go(self, until: Instant) -> Vec<Group> {
         let name = self.name();
-        let Self { built, roots, routes } = self;
+        let Self { built, roots, routes, elsewhere } = self;
         let mut steps = Steps::new(until);
         let ready = match routes.first() {
-            Some(route) => registry::reach(&built, &route.destination, roots, &mut steps).await,
+            Some(route) => registry::reach(&built, &route.destination, roots, elsewhere, &mut steps).await,
             None => None,
         };
         let ended = steps.ended;

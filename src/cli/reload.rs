@@ -3,9 +3,7 @@
 use clap::Args;
 
 use super::exit::{Exit, mistake};
-
-/// The variable in which systemd tells `ExecReload=` the service's process.
-const MAIN_PID: &str = "MAINPID";
+use crate::service_variables::MAIN_PID;
 
 pub(super) const AFTER: &str = "\
 A proxy whose new settings have a mistake goes on with those that it has, and this prints the mistakes.

@@ -1,15 +1,19 @@
-//! Paths of credentials that systemd hands to a unit (systemd.exec(5)): `$CREDENTIALS_DIRECTORY/` and a name. Only processes of the unit
-//! have the directory, and of newer releases not all of them: `ExecReload` has none, and no command of a person.
+//! Paths of credentials that systemd hands to a unit (systemd.exec(5)): `$CREDENTIALS_DIRECTORY/` and a name. Only processes of the unit's
+//! start have the directory: `ExecReload=` has none, or, as of systemd 252, one that it may not enter, and no command of a person has one.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
 const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 const BEGIN: &str = "$CREDENTIALS_DIRECTORY/";
 
-/// A path, which is one of a credential if it begins so; as it is written where this process has none. No other variable is replaced.
+/// A path, which is one of a credential if it begins so; as it is written where this process has none, or may not enter its place. No other variable is replaced.
 pub(super) fn parse(text: &str) -> Result<PathBuf, String> {
-    path(text, std::env::var_os(DIRECTORY))
+    let is_closed = |directory: &OsString| access(directory.as_os_str(), AccessFlags::X_OK) == Err(Errno::EACCES);
+    path(text, std::env::var_os(DIRECTORY).filter(|directory| !is_closed(directory)))
 }
 
 fn path(text: &str, directory: Option<OsString>) -> Result<PathBuf, String> {
@@ -32,7 +36,9 @@ pub(crate) fn is_elsewhere(path: &Path) -> bool {
 /// Why such a path leads nowhere here, a sentence.
 pub(crate) fn lack(path: &Path) -> Option<String> {
     let name = path.strip_prefix(BEGIN).ok()?.display();
-    Some(format!("{DIRECTORY} is not set here: systemd sets it in a unit with LoadCredential={name}:<file>"))
+    let is_set = std::env::var_os(DIRECTORY).is_some_and(|directory| !directory.is_empty());
+    let why = if is_set { "may not be entered by this process" } else { "is not set here" };
+    Some(format!("{DIRECTORY} {why}: systemd sets it in a unit with LoadCredential={name}:<file>"))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) async fn find(host: &Host, parts: &mut [Examined]) {
 }
 
 /// How a service has failed, by what `systemctl show` says of it. One that is started again and again is not in the state `failed`.
-fn failure(said: &str) -> Option<String> {
+pub(super) fn failure(said: &str) -> Option<String> {
     let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
     let again: u32 = value("NRestarts").parse().unwrap_or_default();
     match value("ActiveState") {

@@ -11,11 +11,13 @@ use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint, reachable};
+use crate::control;
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
-use crate::installed::{OWN_UNIT as UNIT, RELOAD};
+use crate::installed::{OWN_UNIT as UNIT, RELOAD, RESTART};
 use crate::listen::activation::Sockets;
 use crate::metrics::labels::Cause;
+use crate::service_variables;
 use crate::shell::shell_word;
 
 mod down;
@@ -47,6 +49,8 @@ pub(super) struct Facts {
     is_there: bool,
     /// Those of the service, beside its settings, and the path of their file.
     variables: Option<(PathBuf, Result<Variables, String>)>,
+    /// It was started with others than this file has: their names.
+    older: Option<(String, Vec<&'static str>)>,
     /// Nobody listens on this host, and it is the address of the mirror that was asked.
     is_elsewhere: bool,
 }
@@ -96,6 +100,7 @@ async fn elsewhere(url: &str, sockets: &Sockets) -> Facts {
         service: Service::default(),
         is_there: false,
         variables: None,
+        older: None,
         is_elsewhere: true,
     }
 }
@@ -133,8 +138,9 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
             status = ask_status(admin, "/status").await;
         }
     }
-    let variables = file.and_then(Path::parent).map(|directory| directory.join(VARIABLES));
-    let variables = variables.filter(|_| answers.is_err()).map(|path| (path.clone(), Variables::read(&path)));
+    let beside = file.and_then(Path::parent).map(|directory| directory.join(VARIABLES));
+    let older = older(beside.as_deref().filter(|_| host.is_this()), status.as_ref()).await;
+    let variables = beside.filter(|_| answers.is_err()).map(|path| (path.clone(), Variables::read(&path)));
     Facts {
         at,
         answers,
@@ -145,8 +151,17 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
         service: Service::default(),
         is_there,
         variables,
+        older,
         is_elsewhere: false,
     }
+}
+
+/// Which variables of this file the process of this `/status` was started with another value of, if it is one of this host.
+async fn older(file: Option<&Path>, status: Option<&Value>) -> Option<(String, Vec<&'static str>)> {
+    let (file, id) = (file?, u32::try_from(status?["process"]["id"].as_u64()?).ok()?);
+    let values = service_variables::of_file(file);
+    let names = tokio::task::spawn_blocking(move || control::older_variables(id, &values)).await.ok()?;
+    (!names.is_empty()).then(|| (file.display().to_string(), names))
 }
 
 async fn ask_at(endpoint: &Endpoint, target: &str) -> io::Result<Answer> {
@@ -235,6 +250,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         }
     }
     down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
+    found_older(facts, &mut found);
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);
@@ -251,6 +267,25 @@ fn strange(facts: &Facts, answer: &Answer) -> Option<String> {
     (!is_proxys).then(|| format!("at {at} something else answers: {status} to GET /v2/, and not as a registry does"))
 }
 
+/// Variables count at a start only: a corrected secret changed nothing, and `check`, which has it, found nothing wrong.
+fn found_older(facts: &Facts, found: &mut Examined) {
+    let Some((file, names)) = &facts.older else { return };
+    found.find(Finding {
+        registries: Vec::new(),
+        code: Code::NotLoaded,
+        file: Some(file.clone()),
+        text: service_variables::older(names),
+        why: "it keeps that until it is started again: neither a reload nor an upgrade changes a variable".to_owned(),
+        fix: by_hand(RESTART),
+    });
+}
+
+/// What to do about a sign-in that fails.
+fn sign_in(facts: &Facts, expected: &Expected<'_>) -> Fix {
+    let check = format!("acr-cache-proxy check --online{}", expected.settings);
+    by_hand(if facts.older.is_some() { format!("{RESTART} && {check}") } else { check })
+}
+
 /// Whether it has a token for each registry, as far as its admin listener says it.
 fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let at = &facts.at;
@@ -264,7 +299,7 @@ fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                     file: None,
                     text,
                     why: "what is not kept is answered by 502 or 503, and clients go to the source or fail".to_owned(),
-                    fix: by_hand(format!("acr-cache-proxy check --online{}", expected.settings)),
+                    fix: sign_in(facts, expected),
                 });
             }
         }
@@ -279,7 +314,7 @@ fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                 file: None,
                 text: summary,
                 why: "it answers 503 until it has a token, and clients go to the source or fail".to_owned(),
-                fix: by_hand(format!("acr-cache-proxy check --online{}", expected.settings)),
+                fix: sign_in(facts, expected),
             });
         }
         (Some(Err(cause)), Some(admin)) => found.notes.push(format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use super::port;
 use crate::config::{Config, collide};
+use crate::{control, service_variables};
 
 /// A sentence names as many; a configuration may have hundreds.
 const NAMED: usize = 3;
@@ -199,6 +201,12 @@ pub(super) fn signs_in_as(config: &Config, admin: SocketAddr) -> bool {
                 && id.is_none_or(|id| identity["id"] == id)
         })
     })
+}
+
+/// The variables of this file with another value of which the proxy with this admin listener was started.
+pub(super) fn older_variables(admin: SocketAddr, file: &Path) -> Vec<&'static str> {
+    let id = status(admin).and_then(|status| u32::try_from(status["process"]["id"].as_u64()?).ok());
+    id.map(|id| control::older_variables(id, &service_variables::of_file(file))).unwrap_or_default()
 }
 
 fn ways(admin: SocketAddr) -> Option<Ways> {

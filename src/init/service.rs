@@ -10,15 +10,14 @@ use super::{CONFIG, ENVIRONMENT, Init, Step};
 use crate::config::Config;
 use crate::environment_file::Variables;
 use crate::host::Host;
-use crate::installed::{self, OWN_UNIT, RELOAD};
+use crate::installed::{self, OWN_UNIT, RELOAD, RESTART};
+use crate::service_variables;
 use crate::unit::own::{self, Other};
 
 /// Starts the service now and at each boot.
 const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
 /// The same where systemd keeps its sockets.
 const ENABLE_BOTH: &str = "systemctl enable --now acr-cache-proxy.socket acr-cache-proxy";
-/// Has it read its configuration where a reload cannot.
-const RESTART: &str = "systemctl restart acr-cache-proxy";
 
 /// How the service can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,9 +103,16 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         // Not beside a service that runs, for which systemd opens no socket.
         let has_socket = !is_active && self.host.sockets.own().is_some_and(|socket| socket.is_enabled);
         let mut commands = vec![if has_socket { ENABLE_BOTH } else { ENABLE }];
+        let older = config.admin().filter(|_| is_active).map(|at| served::older_variables(at, &self.host.environment));
+        let older = older.unwrap_or_default();
         let is_stale = is_new || self.unread.is_some() || matches!(self.running, Running::Other(_));
-        let renew = if matches!(self.unread, Some(Unread::Restart(..))) { RESTART } else { RELOAD };
-        commands.extend((is_active && is_stale).then_some(renew));
+        let needs_start = !older.is_empty() || matches!(self.unread, Some(Unread::Restart(..)));
+        let renew = if needs_start { RESTART } else { RELOAD };
+        commands.extend((is_active && (is_stale || needs_start)).then_some(renew));
+        if !older.is_empty() {
+            let environment = self.host.environment.display();
+            self.talk.say(&format!("\n{environment}: {}.\n", service_variables::older(&older)))?;
+        }
         self.talk.say(&format!("\nTo start the service, now and at each boot:\n  {}\n", commands.join("\n  ")))?;
         if !self.agrees("Do it?", true)? {
             return Ok(self.is_served());

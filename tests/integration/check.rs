@@ -17,6 +17,7 @@ use testkit::{SECRET, Setup};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 
+mod credentials;
 mod pulls;
 mod variables;
 mod ways;

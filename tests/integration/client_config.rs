@@ -106,41 +106,6 @@ fn settings_may_need_what_only_the_host_of_the_proxy_has() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
-/// `ExecReload=` has no such directory, nor has a person: check called the documented setting a mistake there, at each reload, and no file
-/// of a client was written. Without the directory the proxy itself does not start.
-#[test]
-fn a_credential_of_the_unit_is_not_tried_where_the_unit_does_not_start_and_no_start_goes_without() {
-    let folder = tempfile::tempdir().expect("a directory");
-    let config = folder.path().join("config.yaml");
-    let settings = "upstream: {domain: example.azurecr.io}\nca_file: $CREDENTIALS_DIRECTORY/ca.pem\n\
-                identity: {kind: client_secret, tenant_id: t.example, client_id: 00000000-0000-0000-0000-000000000000, \
-                client_secret_file: $CREDENTIALS_DIRECTORY/client-secret}\n\
-                listen: [{address: '127.0.0.1:0', tls: {certificate: /nonexistent.pem, key: $CREDENTIALS_DIRECTORY/tls.key}}]\n";
-    std::fs::write(&config, settings).expect("written");
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.env_remove("CREDENTIALS_DIRECTORY").args(arguments).arg("--config").arg(&config);
-        command.output().expect("it runs")
-    };
-    assert_eq!(run(&["client-config", "docker", "--mirror", "https://mirror.example:8443"]).status.code(), Some(0));
-    let output = run(&["check"]);
-    let said = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    for key in ["identity.client_secret_file", "listen.tls.key", "ca_file"] {
-        assert!(said.contains(&format!("{key} $CREDENTIALS_DIRECTORY/")), "{said}");
-    }
-    assert_eq!(said.matches("not tried, since only the start of the unit has it").count(), 3, "{said}");
-    let output = run(&[]);
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let said = text(&output.stderr);
-    for name in ["client-secret", "tls.key", "ca.pem"] {
-        assert!(
-            said.contains(&format!("is not set here: systemd sets it in a unit with LoadCredential={name}:<file>")),
-            "{said}"
-        );
-    }
-}
-
 /// It said what to do in a daemon.json that was not there.
 #[test]
 fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {

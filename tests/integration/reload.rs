@@ -17,6 +17,7 @@ use testkit::{PATIENCE, Proxy, Setup, wait_for};
 
 mod listeners;
 mod property;
+mod variables;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";

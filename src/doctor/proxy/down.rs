@@ -4,8 +4,9 @@ use std::io;
 
 use super::super::ask;
 use super::super::expected::{Expected, by_hand};
+use super::super::failed::failure;
 use super::super::finding::{Code, Finding, Fix, listed};
-use super::{Facts, stranger, told, who_listens};
+use super::{Facts, quoted, stranger, told, who_listens};
 use crate::client_config::Registry;
 use crate::config::{Config, Endpoint};
 use crate::environment_file::Variables;
@@ -14,6 +15,9 @@ use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, runs_syst
 use crate::listen::activation::{Socket, Sockets};
 use crate::shell::shell_word;
 use crate::unit::own::{self, Other};
+
+/// What the service has written last.
+const JOURNAL: &str = "journalctl --unit acr-cache-proxy --lines 20 --no-pager";
 
 /// What systemd knows of the service.
 #[derive(Debug, Default)]
@@ -28,6 +32,48 @@ pub(super) struct Service {
     pub lacks: Vec<Endpoint>,
     /// It is not started with the settings that doctor goes by.
     pub other: Option<Other>,
+    /// What came of its last start or reload.
+    pub last: Last,
+}
+
+/// What systemd and the journal tell of the last start or reload.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    pub is_masked: bool,
+    /// How it has failed, a clause.
+    pub failure: Option<String>,
+    /// The last line that it has written, if it has failed.
+    pub line: Option<String>,
+    pub is_reload_refused: bool,
+}
+
+impl Last {
+    async fn read() -> Self {
+        const ALL: &str = "--property=LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,ReloadResult";
+        let Some(said) = ask::program(&["systemctl", "show", ALL, UNIT]).await else { return Self::default() };
+        let mut last = Self::of(&said);
+        if last.failure.is_some() {
+            // What systemd itself writes of the unit has another identifier.
+            let journal =
+                ["journalctl", "--quiet", "--unit", UNIT, "--identifier=acr-cache-proxy", "--lines=1", "--output=cat"];
+            let line = ask::program(&journal).await.unwrap_or_default();
+            last.line = line.lines().last().map(quoted).filter(|line| !line.is_empty());
+        }
+        last
+    }
+
+    /// Pure: of what `systemctl show` says.
+    pub(super) fn of(said: &str) -> Self {
+        let value =
+            |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
+        let failure = failure(said).map(|how| match (value("Result"), value("ExecMainStatus")) {
+            ("exit-code", status) => format!("{how} with status {status}"),
+            ("" | "success", _) => how,
+            (result, _) => format!("{how} ({result})"),
+        });
+        let is_reload_refused = !matches!(value("ReloadResult"), "" | "success");
+        Self { is_masked: value("LoadState") == "masked", failure, line: None, is_reload_refused }
+    }
 }
 
 impl Service {
@@ -43,7 +89,8 @@ impl Service {
         }
         let socket = sockets.own().cloned();
         let lacks = socket.as_ref().map(|socket| socket.lacks(config)).unwrap_or_default();
-        Self { has_unit, state: unit_state(host).await, socket, lacks, other: own::other(host, file, given) }
+        let (state, last) = (unit_state(host).await, Last::read().await);
+        Self { has_unit, state, socket, lacks, other: own::other(host, file, given), last }
     }
 
     fn is_active(&self) -> bool {
@@ -54,6 +101,28 @@ impl Service {
     fn start(&self) -> String {
         let units = if self.socket.is_some() { format!("{SOCKET} {UNIT}") } else { UNIT.to_owned() };
         format!("systemctl enable --now {units} && systemctl status --no-pager {UNIT}")
+    }
+
+    /// Why it does not answer, as its last start or reload tells, and what to do; nothing if that tells nothing.
+    fn by_last(&self, is_older: bool) -> Option<(String, String)> {
+        let start = self.start();
+        match &self.last {
+            Last { is_masked: true, .. } => {
+                Some(("its unit is masked".to_owned(), format!("systemctl unmask {UNIT} && {start}")))
+            }
+            Last { failure: Some(how), line, .. } => {
+                let line = line.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
+                Some((
+                    format!("its service {how}{line}"),
+                    format!("{JOURNAL}  # put right what it says; then: {start}"),
+                ))
+            }
+            Last { is_reload_refused: true, .. } if is_older => Some((
+                "its service runs with earlier settings, because its last reload has failed".to_owned(),
+                format!("{JOURNAL}  # put right what it says; then: {RELOAD}"),
+            )),
+            _ => None,
+        }
     }
 }
 
@@ -105,6 +174,13 @@ pub(super) fn unanswered(
     }
     if let Some(finding) = by_service(&facts.service, facts, &told, expected) {
         return (Some(facts.service.is_active()), finding);
+    }
+    if let Some((why, command)) = facts.service.by_last(facts.is_older()) {
+        let runs = facts.service.is_active();
+        return (
+            Some(runs),
+            down(format!("nothing answers at {at}: {told}, and {why}"), without_it(expected), command),
+        );
     }
     if facts.is_older() {
         let text = format!("nothing answers at {at}: {told}, and its service runs: it has earlier settings");

@@ -88,3 +88,55 @@ async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_
         assert_eq!(parts[0].findings[0].fix.command, engine);
     }
 }
+
+/// Only "connection refused" was said, with the start that had just failed as the way out.
+#[tokio::test]
+async fn a_service_that_has_failed_or_is_masked_or_refused_a_reload_is_told_with_its_last_words() {
+    let settings = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
+    let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+    let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
+    let denied = "acr-cache-proxy: ca_file: /etc/ca.pem: Permission denied (os error 13)";
+    let start = "systemctl enable --now acr-cache-proxy.service && systemctl status --no-pager acr-cache-proxy.service";
+    let journal = "journalctl --unit acr-cache-proxy --lines 20 --no-pager  # put right what it says; then: ";
+    for (state, said, says, fix) in [
+        (
+            "failed",
+            "LoadState=loaded\nActiveState=failed\nSubState=failed\nNRestarts=0\nResult=exit-code\nExecMainStatus=2\n",
+            format!(", and its service has failed with status 2: {denied}"),
+            format!("{journal}{start}"),
+        ),
+        (
+            "activating",
+            "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nNRestarts=3\nResult=watchdog\nExecMainStatus=6\n",
+            format!("fails at each start, and systemd starts it again and again (watchdog): {denied}"),
+            format!("{journal}{start}"),
+        ),
+        (
+            "inactive",
+            "LoadState=masked\nActiveState=inactive\nSubState=dead\nResult=success\n",
+            ", and its unit is masked".to_owned(),
+            format!("systemctl unmask acr-cache-proxy.service && {start}"),
+        ),
+        (
+            "active",
+            "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nReloadResult=exit-code\n",
+            "because its last reload has failed".to_owned(),
+            format!("{journal}systemctl reload acr-cache-proxy"),
+        ),
+        (
+            "inactive",
+            "LoadState=loaded\nActiveState=inactive\nResult=success\n",
+            "refused".to_owned(),
+            start.to_owned(),
+        ),
+    ] {
+        let nobody = elsewhere("http://127.0.0.1:1", &Sockets::default()).await;
+        let mut last = down::Last::of(said);
+        last.line = last.failure.is_some().then(|| denied.to_owned());
+        let service = Service { has_unit: true, state: Some(state.to_owned()), last, ..Service::default() };
+        let found = judge(&Facts { service, is_elsewhere: false, ..nobody }, &expected);
+        let [finding] = found.findings.as_slice() else { panic!("{found:?}") };
+        assert!(finding.text.ends_with(&says), "{said}: {finding:?}");
+        assert_eq!(finding.fix.command, fix, "{said}");
+    }
+}

@@ -26,6 +26,28 @@ const FIREWALL: &str =
 
 pub(super) const BROKEN: &[Broken] = &[
     Broken { what: "nothing", options: plain, breaks: |_, _, setup| setup, found: &[], skipped: &[] },
+    // Where a service signed in, this "failed", and `init` said that pulls go to the source.
+    Broken {
+        what: "only the unit has the secret",
+        options: plain,
+        breaks: |_, _, setup| {
+            let file = "client_secret_file: $CREDENTIALS_DIRECTORY/client-secret";
+            setup.settings(&format!("identity: {{kind: client_secret, {file}}}"))
+        },
+        found: &[],
+        skipped: &[
+            "configuration",
+            "identity",
+            "exchange",
+            "token",
+            "manifest",
+            "blob",
+            "storage-dns",
+            "storage-tcp",
+            "storage-tls",
+            "storage",
+        ],
+    },
     Broken {
         what: "the registry's name is not in DNS",
         options: plain,
