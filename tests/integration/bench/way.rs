@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Bench, IMAGE, end, text};
 use testkit::certificates::Authority;
@@ -89,6 +89,34 @@ async fn the_proxy_gets_the_certificate_that_it_asks_for() {
     std::fs::write(&certificate, &client.certificate).expect("written");
     std::fs::write(&key, &client.key).expect("written");
     bench.args(&format!("--certificate {} --key {}", certificate.display(), key.display())).report();
+}
+
+/// The flag's CA took the place of that of the settings, so a proxy with a CA of its own was not measured beside a registry with another; nor was
+/// an image by the name that `warm` and `check` take, nor one whose index is in an index.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_a_ca_of_its_own_is_measured_beside_a_registry_with_another() {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const REPOSITORY: &str = "hub/library/busybox";
+    let azure = testkit::azure().await;
+    let inner = azure.manifest(REPOSITORY, "latest").expect("pushed");
+    let size = inner.len();
+    let digest = azure.put_manifest(REPOSITORY, "inner", INDEX, inner);
+    let inner = json!({"mediaType": INDEX, "digest": digest, "size": size});
+    let outer = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]});
+    azure.put_manifest(REPOSITORY, "nested", INDEX, outer.to_string());
+
+    let authority = Authority::new("The mirror's CA");
+    let server = authority.server(&["127.0.0.1"]);
+    let setup = Setup::new(&azure);
+    for (name, content) in [("s.pem", &server.certificate), ("s.key", &server.key)] {
+        setup.file(name, content);
+    }
+    let proxy = setup.listen("[{address: '127.0.0.1:0', tls: {certificate: '{}/s.pem', key: '{}/s.key'}}]").start();
+    let bench = Bench::new(&azure).direct();
+    let ca = bench.path("mirror.pem");
+    std::fs::write(&ca, authority.pem()).expect("written");
+    let via = format!("--via https://{} --ca-file {}", proxy.address(), ca.display());
+    bench.args(&format!("{via} --image docker.io/library/busybox:nested --pulls 1")).report();
 }
 
 /// It said that the machine has no identity: the file that has the secret was not read, where `check` and `init` read it.
