@@ -199,7 +199,7 @@
 //!   dockerd::former, dockerd::second    mirrors where the proxy was before; other processes of dockerd, which are not looked at
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
-//!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
+//!   pull, pull::failure, asked       a pull by each engine that runs; why it fails; whether the proxy was asked for the image
 //!     hosts_toml                       files that containerd and dockerd read
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases, blocking  why one fails every pull; its keys and their types; its short names; what it blocks
