@@ -30,7 +30,7 @@ use fault::fault;
 pub(super) use files::Files;
 pub(super) use owner::by_owner;
 
-use blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
+use blocking::{Blocking, blocking, of_blocking, of_official, official};
 use owner::of_owner;
 use users::{of_addition, of_user};
 
@@ -188,10 +188,13 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
     for route in expected.routes.iter() {
         of_route(route, &entries, files, expected, fix, found);
     }
-    let blocked = blocks_official(&entries, expected);
-    if let Some(entry) = blocked {
-        found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
-        found.find(of_official(entry, ""));
+    let other = official(&entries, expected);
+    if let Some(entry) = other {
+        let (way, finding) = of_official(entry, expected, "");
+        if found.ways.get(DOCKER_HUB) != Some(&Way::Nowhere) {
+            found.ways.insert(DOCKER_HUB.to_owned(), way);
+        }
+        found.find(finding);
     }
     for Blocking { entry, all_of } in blocking(&entries, expected) {
         for (registry, way) in &all_of {
@@ -205,7 +208,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
-        let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
+        let more = more.filter(|entry| other.is_none_or(|other| other.prefix != entry.prefix));
         for entry in more {
             let Entry { file, prefix, is_blocked, .. } = entry;
             if entry.names_proxy(expected) {

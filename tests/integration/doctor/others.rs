@@ -356,7 +356,7 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "blocked")],
     },
     Broken {
-        what: "podman with an entry for a part of a registry",
+        what: "podman with an entry for official images that leads past the proxy: it was a note, and all of Docker Hub was said to be right",
         made: &[
             Install(&["podman"]),
             Write(&["podman"]),
@@ -365,7 +365,7 @@ pub(super) const BROKEN: &[Broken] = &[
                 "[[registry]]\nprefix = \"docker.io/library\"\nlocation = \"mirror.example/library\"\n",
             ),
         ],
-        found: &[],
+        found: &[("podman", "hidden")],
     },
     Broken {
         what: "podman with an entry that takes a part of a closed route elsewhere",
