@@ -9,7 +9,8 @@ use super::forward_proxy;
 use super::policy::{self, Policies};
 use super::registries_conf::{self, Files, Release};
 use super::started;
-use crate::host::{self, Host};
+use crate::client_config::{Client, REGISTRIES_D, carries_marker};
+use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
 const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock"];
@@ -72,6 +73,20 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
 
 /// What was read of CRI-O.
 pub(super) struct Crio {
+/// The file of signatures is from here, as each host had it once, and no policy needs it.
+fn unwanted(files: &[Files], policies: &Policies, expected: &Expected<'_>, found: &mut Examined) {
+    let of_all = files.iter().flat_map(|files| &files.signatures);
+    let is_ours =
+        |text: &&Text| text.path == REGISTRIES_D && text.content.as_ref().is_ok_and(|text| carries_marker(text));
+    if !of_all.into_iter().any(|text| is_ours(&text)) || policies.files.want_sigstore(expected.routes) {
+        return;
+    }
+    let command = expected.prune(Client::Podman, "").command;
+    found.notes.push(format!(
+        "{REGISTRIES_D} is not needed, because no policy.json here requires a sigstore signature, and keeps signed images from being pushed and copied: {command}"
+    ));
+}
+
     files: Vec<Files>,
     unit: Unit,
     /// `None` where that cannot be seen.

@@ -9,6 +9,7 @@ use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced,
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
 pub(super) use crate::client_config::Release;
 use crate::client_config::address::{Address, Verdict, order};
+use crate::client_config::policy::covers;
 use crate::client_config::signatures::{self, Wrong};
 use crate::client_config::text;
 use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
@@ -111,17 +112,6 @@ fn entry(path: &str, table: &Table) -> Entry {
         places.push(Place { address, is_insecure: text::is_set(place, "insecure"), is_by_digest });
     }
     Entry { file: path.to_owned(), prefix, is_blocked: text::is_set(table, "blocked"), places }
-}
-
-/// Whether the entry with this prefix is one for a source.
-pub(super) fn covers(prefix: &str, source: &str) -> bool {
-    match prefix.strip_prefix("*.") {
-        Some(domain) => source
-            .split('/')
-            .next()
-            .is_some_and(|host| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))),
-        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-    }
 }
 
 /// The entry that counts for a source: the one with the longest prefix that covers it.

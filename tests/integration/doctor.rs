@@ -33,6 +33,10 @@ mod users;
 const POLICY: &str = "/etc/containers/policy.json";
 
 /// What makes a host.
+/// One that requires sigstore signatures of Docker Hub's images.
+const SIGSTORE: &str = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}], \"transports\": {\"docker\": {\
+    \"docker.io\": [{\"type\": \"sigstoreSigned\", \"keyPath\": \"/k\"}]}}}\n";
+
 enum Do {
     /// These programs are installed.
     Install(&'static [&'static str]),
