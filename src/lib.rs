@@ -204,7 +204,7 @@
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases, blocking  why one fails every pull; its keys and their types; its short names; what it blocks
 //!       release, files, users, owner     releases that differ in what they read; which files count for whom; those of one user; who changes one
-//!       certificates                     those for an address that cannot be loaded
+//!       certificates, signed             those for an address that cannot be loaded; signatures that nobody looks for there
 //!     policy                           what podman accepts
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to

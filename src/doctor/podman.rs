@@ -57,6 +57,8 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     found.version.clone_from(&facts.version);
     registries_conf::judge(&facts.files, expected, "", &mut found);
     policy::judge(&facts.policies, expected, &mut found);
+    registries_conf::judge_signed(&facts.files, &facts.policies.files, expected, &mut found);
+    unwanted(&facts.files, &facts.policies, expected, &mut found);
     if let Some(path) = &facts.variable {
         let releases: Vec<_> = facts.files.iter().map(|files| files.release).collect();
         let before = format!("podman reads {path} in place of /etc/containers/registries.conf, which is not judged");
@@ -71,8 +73,6 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     found
 }
 
-/// What was read of CRI-O.
-pub(super) struct Crio {
 /// The file of signatures is from here, as each host had it once, and no policy needs it.
 fn unwanted(files: &[Files], policies: &Policies, expected: &Expected<'_>, found: &mut Examined) {
     let of_all = files.iter().flat_map(|files| &files.signatures);
@@ -87,6 +87,8 @@ fn unwanted(files: &[Files], policies: &Policies, expected: &Expected<'_>, found
     ));
 }
 
+/// What was read of CRI-O.
+pub(super) struct Crio {
     files: Vec<Files>,
     unit: Unit,
     /// `None` where that cannot be seen.

@@ -25,11 +25,13 @@ mod files;
 mod owner;
 mod release;
 mod shape;
+mod signed;
 mod users;
 
 use fault::fault;
 pub(super) use files::Files;
 pub(super) use owner::by_owner;
+pub(super) use signed::judge as judge_signed;
 
 use blocking::{Blocking, blocking, of_blocking, of_official, official};
 use owner::of_owner;
