@@ -47,8 +47,8 @@ pub(crate) enum Target {
         presented: Option<Presented>,
         /// The registry, and who signs in to it.
         direct: Option<Box<Config>>,
-        /// CA certificates that are trusted besides the system's.
-        ca_file: Option<PathBuf>,
+        /// CA certificates that are trusted besides the system's: those of the settings, and of the flag.
+        ca_files: Vec<PathBuf>,
         /// Whose variables the sign-in of direct pulls has.
         variables: Vec<Told>,
     },
@@ -79,8 +79,8 @@ pub(crate) fn run(options: &Options, target: &Target) -> Result<(), String> {
 
 async fn subject(target: &Target) -> Result<Subject, String> {
     match target {
-        Target::Named { via, presented, direct, ca_file, variables: _ } => {
-            let roots = roots(ca_file.as_deref())?;
+        Target::Named { via, presented, direct, ca_files, variables: _ } => {
+            let roots = roots(ca_files.iter().map(PathBuf::as_path))?;
             let mut connector = connector(&roots)?;
             let settings = direct.as_ref().map_or_else(EgressSettings::default, |config| config.egress().clone());
             let egress = egress(&settings, &roots)?;
@@ -107,8 +107,8 @@ async fn subject(target: &Target) -> Result<Subject, String> {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<TrustRoots, String> {
-    TrustRoots::load(ca_file).map_err(|cause| cause.to_string())
+fn roots<'a>(ca_files: impl IntoIterator<Item = &'a Path>) -> Result<TrustRoots, String> {
+    TrustRoots::load(ca_files).map_err(|cause| cause.to_string())
 }
 
 fn connector(roots: &TrustRoots) -> Result<Connector, String> {

@@ -47,7 +47,7 @@ pub(crate) use containerd::{CERTS_D as CONTAINERD_CERTS_D, host as registry_host
 pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON};
 pub(crate) use node::{Broken, Node, SWITCH, node};
 pub(crate) use podman::release::Release;
-pub(crate) use podman::{REGISTRIES_CONF, signatures};
+pub(crate) use podman::{REGISTRIES_CONF, REGISTRIES_D, policy, signatures};
 pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.
@@ -369,7 +369,7 @@ fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Resul
         }
         Client::Containerd => Ok(containerd::setup(routes, mirror, host)),
         Client::Nerdctl => Ok(nerdctl::setup(routes, mirror, host)),
-        Client::Podman => podman::setup(routes, mirror),
+        Client::Podman => podman::setup(routes, mirror, policy::Files::read(host).want_sigstore(routes)),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror, host)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror, host)),
         Client::K3s => {

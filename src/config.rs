@@ -196,15 +196,6 @@ impl Flags {
         Self { replaces_routes: true, ..self }
     }
 
-    /// With a file of CA certificates, if it is given.
-    #[cfg(feature = "bench")]
-    pub(crate) fn with_ca_file(self, path: Option<&Path>) -> Self {
-        match path {
-            Some(path) => self.with(&FILE.ca_file.row, path.to_string_lossy()),
-            None => self,
-        }
-    }
-
     fn get(&self, row: &Row) -> Option<Text> {
         let flag = row.flag?;
         let (_, text) = self.texts.iter().find(|(known, _)| *known == flag)?;

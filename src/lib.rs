@@ -199,14 +199,13 @@
 //!   dockerd::former, dockerd::second    mirrors where the proxy was before; other processes of dockerd, which are not looked at
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
-//!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
+//!   pull, pull::failure, asked       a pull by each engine that runs; why it fails; whether the proxy was asked for the image
 //!     hosts_toml                       files that containerd and dockerd read
 //!     registries_conf                  files that podman and CRI-O read
 //!       fault, shape, aliases, blocking  why one fails every pull; its keys and their types; its short names; what it blocks
 //!       release, files, users, owner     releases that differ in what they read; which files count for whom; those of one user; who changes one
-//!       certificates                     those for an address that cannot be loaded
+//!       certificates, signed             those for an address that cannot be loaded; signatures that nobody looks for there
 //!     policy                           what podman accepts
-//!       requirement                      why one of its requirements is refused
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
 //!   ask, settings                    questions within bounds; what the answers make of the configuration
@@ -225,6 +224,7 @@
 //!   by_flag, gone                    what dockerd is told by a flag, not by its file; addresses of the proxy where nobody listens
 //!   masked, text                     a text of somebody else as it is shown, without its secrets; TOML and JSON by keys
 //!   hosts_toml, hosts_toml::fault, podman::release, podman::signatures    what others say in hosts.toml and registries.d
+//!   podman::policy, podman::policy::requirement    what images podman is to take; why one of its requirements is refused
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files
 //!   merge                            what somebody else's file lacks, and the file with it, pure:

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oci::image::Image;
+use oci::manifest::{Entry, for_platform_and_indexes};
 use oci::platform::Platform;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub platforms: Platforms,
     /// How layers are touched.
     pub layers: Layers,
+    /// The tags by which clients find signatures are asked for as well.
+    pub signatures: bool,
     /// The proxy: scheme, host and port, without a path.
     pub via: String,
     /// A PEM file of private CA certificates, trusted besides the system's.
@@ -74,6 +77,18 @@ impl Platforms {
             Self::All => None,
             Self::Some(platforms) => Some(platforms),
         }
+    }
+
+    /// Which of these are asked for, platform by platform.
+    fn wanted(&self, entries: &[Entry]) -> Vec<String> {
+        let wanted: Vec<_> = match self {
+            Self::All => entries.iter().collect(),
+            Self::Some(platforms) => {
+                let of_all = platforms.iter().flat_map(|platform| for_platform_and_indexes(entries, platform));
+                of_all.collect()
+            }
+        };
+        wanted.into_iter().map(|entry| entry.digest.clone()).collect()
     }
 }
 
@@ -149,6 +164,7 @@ async fn all(options: &Options, client: Client) -> Result<(), (u8, String)> {
         next: AtomicUsize::new(0),
         platforms: options.platforms.clone(),
         layers: options.layers,
+        signatures: options.signatures,
         client,
         touched: Mutex::default(),
         report,
@@ -186,6 +202,7 @@ struct Run {
     next: AtomicUsize,
     platforms: Platforms,
     layers: Layers,
+    signatures: bool,
     client: Client,
     /// Layers that went well, by their path: images of one repository share them.
     touched: Mutex<HashSet<String>>,

@@ -24,9 +24,9 @@ impl Image {
         let image = oci::image::Image::parse(text)?;
         let repository = match image.registry() {
             // A name alone is one of Docker Hub, as the proxy and every engine have it.
-            None if !image.repository().contains('/') => format!("library/{}", image.repository()),
-            None => image.repository().to_owned(),
-            Some(host) if host == DOCKER_HUB || host == "localhost" || host.contains(':') => {
+            None | Some(DOCKER_HUB) if !image.repository().contains('/') => format!("library/{}", image.repository()),
+            None | Some(DOCKER_HUB) => image.repository().to_owned(),
+            Some(host) if host == "localhost" || host.contains(':') => {
                 return Err(format!(
                     "{text:?} is not an image to measure: it names a host: use repository and tag alone, such as library/nginx:1.27"
                 ));
@@ -135,6 +135,9 @@ mod tests {
             // Through the proxy it was found, and directly it was not.
             ("nginx:1.27", "library/nginx", "1.27"),
             ("bitnami/nginx", "bitnami/nginx", "latest"),
+            // It was refused, though warm and check take it.
+            ("docker.io/library/nginx:1.27", "library/nginx", "1.27"),
+            ("docker.io/nginx", "library/nginx", "latest"),
             ("ghcr.io/org/app:1", "ghcr.io/org/app", "1"),
             (&format!("library/nginx:1.27@{digest}"), "library/nginx", &digest),
         ] {
@@ -143,7 +146,7 @@ mod tests {
         }
         for (text, says) in [
             ("Library/nginx", "a repository is lower case"),
-            ("docker.io/library/nginx", "names a host"),
+            ("registry.example:5000/nginx", "names a host"),
             ("localhost:5000/nginx", "names a host"),
         ] {
             let wrong = Image::parse(text).expect_err(text);

@@ -3,12 +3,16 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use crate::media_type::ManifestType;
 use crate::name::Digest;
 use crate::platform::Platform;
 
 /// Manifests, indexes and configurations. The distribution specification asks registries to accept at least this much.
 pub const MAX_DOCUMENT: usize = 4 << 20;
+/// Indexes in one another, from the one that an image's name is for. Images that are built of others have two, and engines know no bound.
+pub const MAX_INDEXES: usize = 4;
 /// Docker itself accepts 127.
 const MAX_LAYERS: usize = 512;
 
@@ -21,13 +25,24 @@ pub enum Document {
     Manifest(Manifest),
 }
 
-/// A manifest in an index.
+/// A manifest in an index, or another index.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Entry {
     /// Its digest; a valid one.
     pub digest: String,
     /// What it is for; `None` for what is no image.
     pub platform: Option<Platform>,
+    /// What it is, if the index says so.
+    #[serde(default, rename = "mediaType")]
+    pub media_type: String,
+}
+
+impl Entry {
+    /// It is an index for any platform, into which engines look.
+    pub fn is_index(&self) -> bool {
+        let names_none = self.platform.as_ref().is_none_or(|platform| *platform == Platform::default());
+        names_none && ManifestType::parse(&self.media_type).is_some_and(ManifestType::is_index)
+    }
 }
 
 /// The blobs of an image.
@@ -56,6 +71,8 @@ pub struct Descriptor {
 pub enum DocumentError {
     /// It is not JSON, or the members are of other types.
     Malformed,
+    /// It is an image's, of before 2016.
+    Schema1,
     /// It has neither a list of manifests nor a configuration with layers.
     Neither,
     /// It has so many layers.
@@ -68,6 +85,7 @@ impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed => f.write_str("not the JSON of a manifest"),
+            Self::Schema1 => f.write_str("an image of the old schema 1, which engines no longer pull"),
             Self::Neither => f.write_str("neither an index nor a manifest with a config and layers"),
             Self::Layers(count) => write!(f, "a manifest of {count} layers, more than {MAX_LAYERS}"),
             Self::Digest => f.write_str("a manifest with a digest that is none"),
@@ -86,6 +104,8 @@ impl Document {
             manifests: Option<Vec<Entry>>,
             config: Option<Descriptor>,
             layers: Option<Vec<Descriptor>>,
+            #[serde(rename = "fsLayers")]
+            fs_layers: Option<IgnoredAny>,
         }
         let members: Members = serde_json::from_slice(body).map_err(|_| DocumentError::Malformed)?;
         let is_digest = |text: &str| Digest::parse(text).is_some();
@@ -101,9 +121,15 @@ impl Document {
                 let valid = is_digest(&config.digest) && layers.iter().all(|layer| is_digest(&layer.digest));
                 if valid { Ok(Self::Manifest(Manifest { config, layers })) } else { Err(DocumentError::Digest) }
             }
+            Members { fs_layers: Some(_), .. } => Err(DocumentError::Schema1),
             _ => Err(DocumentError::Neither),
         }
     }
+}
+
+/// What engines look into for a platform, in their order: the manifests that are for it, then the indexes that may have some.
+pub fn for_platform_and_indexes<'a>(entries: &'a [Entry], platform: &Platform) -> impl Iterator<Item = &'a Entry> {
+    for_platform(entries, platform).chain(entries.iter().filter(|entry| entry.is_index()))
 }
 
 /// The manifests for a platform, in the order of the index.
@@ -162,7 +188,7 @@ mod tests {
             ("<html>".to_owned(), DocumentError::Malformed),
             (r#"{"manifests":{}}"#.to_owned(), DocumentError::Malformed),
             ("{}".to_owned(), DocumentError::Neither),
-            (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), DocumentError::Neither),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), DocumentError::Schema1),
             (r#"{"manifests":[{"digest":"../../x"}]}"#.to_owned(), DocumentError::Digest),
             (manifest("latest", &[]), DocumentError::Digest),
             (manifest(&digest('a'), &[blob("sha256:12")]), DocumentError::Digest),

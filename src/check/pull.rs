@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use oci::manifest::{Descriptor, Document, for_platform};
+use oci::manifest::{Descriptor, Document, DocumentError, MAX_INDEXES, for_platform_and_indexes};
 use oci::name::Prefix;
 use oci::platform::Platform;
 use oci::route::{Blobs, DOCKER_HUB, Source};
@@ -138,19 +138,27 @@ impl Pull<'_> {
         }
         let is_imported = !is_not_imported(&answer.headers);
         let mut document = self.document(&answer)?;
-        if let Document::Index(entries) = &document {
-            let usual = Platform::parse("linux/amd64").ok();
-            let usual = usual.and_then(|usual| for_platform(entries, &usual).next().or(entries.first()));
-            let Some(entry) = usual else { return Err(Finding::failed("its index has no manifest in it")) };
+        let usual = Platform::parse("linux/amd64").ok();
+        let mut indexes = 0;
+        let manifest = loop {
+            let entries = match document {
+                Document::Manifest(manifest) => break manifest,
+                Document::Index(entries) => entries,
+            };
+            indexes += 1;
+            if indexes > MAX_INDEXES {
+                let wrong = format!("more than {MAX_INDEXES} indexes in one another: name another image with --image");
+                return Err(Finding::failed(wrong));
+            }
+            let entry = usual.as_ref().and_then(|usual| for_platform_and_indexes(&entries, usual).next());
+            let Some(entry) = entry.or(entries.first()) else {
+                return Err(Finding::failed("its index has no manifest in it"));
+            };
             let answer = trial.manifest(Some(&entry.digest)).await.map_err(Finding::failed)?;
-            let of_platform = self.document(&answer)?;
+            document = self.document(&answer)?;
             if digest::is_of(&entry.digest, &answer.body) == Some(false) {
                 return Err(Finding::failed(format!("a manifest that is not {}", entry.digest)));
             }
-            document = of_platform;
-        }
-        let Document::Manifest(manifest) = document else {
-            return Err(Finding::failed("an index in an index: name another image with --image"));
         };
         let layers = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
         let blob = layers.chain([manifest.config]).min_by_key(|blob| blob.size);
@@ -165,7 +173,10 @@ impl Pull<'_> {
             return Err(self.refused(answer));
         }
         Document::parse(&answer.body).map_err(|what| {
-            Finding::failed(format!("200 with a body that is {what}: is a proxy or captive portal between?"))
+            Finding::failed(match what {
+                DocumentError::Schema1 => format!("{what}: name another image with --image"),
+                _ => format!("200 with a body that is {what}: is a proxy or captive portal between?"),
+            })
         })
     }
 

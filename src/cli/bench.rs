@@ -147,9 +147,10 @@ fn named(flags: &BenchFlags, variables: Vec<Told>, mistakes: &mut Vec<String>) -
         Some((domain, prefix)) => Some(load(flags, &domain, &prefix, mistakes)?),
         None => None,
     };
-    let ca_file = direct.as_ref().and_then(|config| config.ca_file().map(Path::to_owned));
-    let ca_file = ca_file.or_else(|| flags.ca_file.clone());
-    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_file, variables })
+    // The one of the settings is for the registry, and the flag's may be for the proxy.
+    let of_settings = direct.as_ref().and_then(|config| config.ca_file().map(Path::to_owned));
+    let ca_files = of_settings.into_iter().chain(flags.ca_file.clone()).collect();
+    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_files, variables })
 }
 
 /// The identity and the addresses in the proxy's file, for the registry that the flag names.
@@ -157,8 +158,7 @@ fn load(flags: &BenchFlags, domain: &Domain, prefix: &Prefix, mistakes: &mut Vec
     let given = config::Flags::default()
         .with_file(flags.config.clone())
         .with_upstream(domain.authority(), prefix.as_str())
-        .in_place_of_routes()
-        .with_ca_file(flags.ca_file.as_deref());
+        .in_place_of_routes();
     Config::load(&given).map_err(|wrong| mistakes.extend(wrong.to_string().lines().map(str::to_owned))).ok()
 }
 

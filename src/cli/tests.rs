@@ -250,7 +250,15 @@ fn images_to_warm_are_named_in_every_way_and_each_counts_once() {
         ("--platform all --via https://mirror.internal/", Layers::FirstByte, 0, "https://mirror.internal"),
     ] {
         let Ok(Command::Warm(options)) = run(&format!("warm {images} {flags}")) else { panic!("{flags}") };
-        let Options { images, platforms: chosen, layers: how, via: proxy, ca_file: None, presented: None } = options
+        let Options {
+            images,
+            platforms: chosen,
+            layers: how,
+            signatures: false,
+            via: proxy,
+            ca_file: None,
+            presented: None,
+        } = options
         else {
             panic!()
         };

@@ -64,6 +64,9 @@ pub(super) struct WarmFlags {
     /// registry) or none [default: first-byte, because it is not known that ACR imports layers at a HEAD]
     #[arg(long, value_name = "HOW")]
     layers: Option<String>,
+    /// Ask for the signature of each manifest as well, by the tag that podman and CRI-O look for: one more read of each
+    #[arg(long)]
+    signatures: bool,
     #[arg(long, value_name = "URL", help = format!("The proxy, as http://HOST[:PORT] or https:// [default: {VIA}]"))]
     via: Option<String>,
     /// A PEM file of private CA certificates, trusted besides the system's
@@ -118,7 +121,8 @@ pub(super) fn parse(flags: WarmFlags) -> Result<Options, Exit> {
     }
     match (platforms, layers, via) {
         (Some(platforms), Some(layers), Some(via)) if mistakes.is_empty() => {
-            Ok(Options { images, platforms, layers, via: via.url(), ca_file: flags.ca_file, presented })
+            let (signatures, ca_file) = (flags.signatures, flags.ca_file);
+            Ok(Options { images, platforms, layers, signatures, via: via.url(), ca_file, presented })
         }
         _ => {
             let more = mistakes.len().saturating_sub(MAX_MISTAKES);

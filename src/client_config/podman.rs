@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) mod policy;
 pub(crate) mod release;
 pub(crate) mod signatures;
 
@@ -11,14 +12,14 @@ use oci::route::{OnFailure, Route};
 
 pub(crate) const CERTS_D: &str = "/etc/containers/certs.d";
 pub(crate) const REGISTRIES_CONF: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
-const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";
+pub(crate) const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";
 pub(crate) const PATHS: &[&str] = &[REGISTRIES_CONF, REGISTRIES_D];
 pub(crate) const AFTER_REMOVAL: &str =
     "podman, buildah and skopeo read their files at each pull; CRI-O after: systemctl reload crio";
 
 /// The error is about a mirror that an image reference cannot name (containers/image issue 1004): podman 4.3 would then fail every
-/// pull, without a try at the source.
-pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
+/// pull, without a try at the source. `wants_sigstore` is whether a policy of the host requires signatures that are looked for at the mirror.
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror, wants_sigstore: bool) -> Result<Setup, String> {
     if mirror.is_ipv6() {
         let (at, port) = (mirror.authority(), &mirror.port);
         return Err(format!(
@@ -28,9 +29,6 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
     let mut notes = vec![
         "podman, buildah and skopeo read the files at each pull; CRI-O after: systemctl reload crio".to_owned(),
         "an entry for the same prefix in /etc/containers/registries.conf no longer counts, nor do its mirrors; of two files in registries.conf.d the later one counts; a user's own ~/.config/containers/registries.conf hides the file of /etc from podman before 6, and from podman 6 a file of the same name does, such as one in ~/.config/containers/registries.conf.d".to_owned(),
-        format!(
-            "by {REGISTRIES_D} they look for sigstore signatures here, too, as a policy of sigstoreSigned needs; no other file in registries.d may have an entry for the same address"
-        ),
     ];
     if mirror.tls {
         notes.push(format!(
@@ -68,7 +66,18 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
     let mut files = Vec::new();
     if !entries.is_empty() {
         files.push(File::commented(REGISTRIES_CONF, &entries.join("\n")));
-        files.push(File::commented(REGISTRIES_D, &signatures(&addresses)));
+        let signatures = signatures(&addresses);
+        if wants_sigstore {
+            notes.push(format!(
+                "by {REGISTRIES_D} they look for sigstore signatures here, too, as the policy.json of this host requires them; no other file in registries.d may have an entry for the same address; with it, a signed image that was pulled is pushed and copied with --remove-signatures alone"
+            ));
+            files.push(File::commented(REGISTRIES_D, &signatures));
+        } else {
+            notes.push(format!(
+                "no policy.json here requires a sigstore signature of these images; a host with one of sigstoreSigned needs {REGISTRIES_D} as well, with which a signed image that was pulled is pushed and copied with --remove-signatures alone; --write writes it there:\n{}",
+                signatures.trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+            ));
+        }
     }
     Ok(Setup::new(Client::Podman, files, notes))
 }

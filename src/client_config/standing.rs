@@ -34,8 +34,8 @@ pub(crate) enum State {
     Excluded(String),
     /// It is somebody else's, and nothing here changes it; a clause about the file.
     Foreign(String),
-    /// It is from here, but its route is gone; `--write --prune` removes it.
-    Stale,
+    /// It is from here, and not needed any more; a clause why, and `--write --prune` removes it.
+    Stale(&'static str),
     /// It cannot be looked at; a sentence.
     Unknown(String),
 }
@@ -44,7 +44,7 @@ impl Setup {
     /// Each file of the client below `root`, then those of routes that are gone. Nothing is changed.
     pub(crate) fn standing(&self, root: &Path) -> Vec<Standing> {
         let stale = match self.stale(root) {
-            Ok(stale) => stale.into_iter().map(|file| (file.at, State::Stale)).collect(),
+            Ok(stale) => stale.into_iter().map(|file| (file.at, State::Stale(self.why_stale(&file.path)))).collect(),
             // Of the files of today nothing follows from that.
             Err(cause) => vec![(
                 root.to_owned(),
@@ -123,7 +123,7 @@ impl fmt::Display for Standing {
             State::Leftover(registries) => write!(f, "stale {at}: it {}", sends(registries))?,
             State::Excluded(why) => write!(f, "excluded {at}: {why}")?,
             State::Foreign(why) => write!(f, "differs {at}: it {why}")?,
-            State::Stale => write!(f, "stale {at}: it is left from a route that is gone")?,
+            State::Stale(why) => write!(f, "stale {at}: it {why}")?,
             State::Unknown(cause) => write!(f, "unknown {cause}")?,
         }
         self.beside.iter().try_for_each(|clause| write!(f, "; {clause}"))

@@ -15,12 +15,17 @@ use super::left::left;
 use super::look::{Found, Look, look, open, sends};
 use super::masked::masked;
 use super::merge::Merged;
+use super::podman::{REGISTRIES_CONF, REGISTRIES_D};
 use super::prune::{self, Installed};
 use super::{Client, File, Language, Setup, of_node};
 use crate::host::Host;
 
 /// Lines around a difference.
 const CONTEXT: usize = 1;
+
+/// Why a file from here is not needed any more, clauses about it.
+const GONE: &str = "is left from a route that is gone";
+const UNWANTED: &str = "is not needed, because no policy.json here requires a sigstore signature, and keeps signed images from being pushed and copied";
 
 /// What to do with a client's files.
 #[derive(Debug)]
@@ -92,7 +97,7 @@ fn show(setup: &Setup) -> Result<(), String> {
 fn list_stale(setup: &Setup, root: &Path) -> Result<(), String> {
     let stale = setup.stale(root)?;
     stale.iter().for_each(|file| say("would remove", &file.at));
-    tell_stale(&stale);
+    tell_stale(setup, &stale);
     let mut is_clean = stale.is_empty();
     // What a file of somebody else's has of such a route, goes by an editor.
     for look in setup.files.iter().filter_map(|file| look(root, file, setup.here.as_ref()).ok()) {
@@ -145,7 +150,7 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     match (how.prune, how.dry) {
         (true, true) => stale.iter().for_each(|file| say("would remove", &file.at)),
         (true, false) => kept = remove_all(root, &stale),
-        (false, _) => tell_stale(&stale),
+        (false, _) => tell_stale(setup, &stale),
     }
     // What an engine reads is of no use where nothing was written.
     if failed == 0 || failed < setup.files.len() {
@@ -271,12 +276,11 @@ fn remove_all(root: &Path, files: &[Installed]) -> usize {
     kept
 }
 
-fn tell_stale(files: &[Installed]) {
+fn tell_stale(setup: &Setup, files: &[Installed]) {
     for file in files {
-        tell(format_args!(
-            "{} is left from a route that is gone, and the proxy refuses the pulls that it sends here: --write --prune removes it",
-            file.at.display()
-        ));
+        let why = setup.why_stale(&file.path);
+        let then = if why == GONE { ", and the proxy refuses the pulls that it sends here" } else { "" };
+        tell(format_args!("{} {why}{then}: --write --prune removes it", file.at.display()));
     }
 }
 
@@ -307,6 +311,13 @@ impl Setup {
         let mut found = prune::installed(root, self.client.paths())?;
         found.retain(|installed| !self.files.iter().any(|file| file.path == installed.path));
         Ok(found)
+    }
+
+    /// Why such a file is not needed any more, a clause about it.
+    pub(super) fn why_stale(&self, path: &str) -> &'static str {
+        // The other file of podman's is for the routes.
+        let is_routed = self.files.iter().any(|file| file.path == REGISTRIES_CONF);
+        if path == REGISTRIES_D && is_routed { UNWANTED } else { GONE }
     }
 }
 

@@ -135,9 +135,9 @@ fn a_closed_path_closes_its_registry_for_containerd_and_that_is_said() {
     assert_eq!(open.notes.len(), 1, "nothing is closed: {open:?}");
 }
 
-/// The one file of podman's, for routes and a mirror.
+/// The file of podman's registries for routes and a mirror, where a policy requires signatures of all images.
 fn podman(config: &Config, mirror: &Mirror) -> (String, Setup) {
-    let setup = made(Client::Podman, config, mirror);
+    let setup = podman::setup(config.routes(), mirror, true).expect("a client of these routes");
     let text = content(&setup, "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf").to_owned();
     (text, setup)
 }

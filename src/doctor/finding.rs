@@ -73,6 +73,8 @@ labels! {
         Conflict = "conflict",
         /// The engine refuses the registry.
         Blocked = "blocked",
+        /// A policy requires signatures that are not looked for at the proxy.
+        Signature = "signature",
         /// The proxy is named for a registry that it has no route for.
         Leftover = "leftover",
         /// A closed route, and the engine asks the source.

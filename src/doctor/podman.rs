@@ -9,7 +9,8 @@ use super::forward_proxy;
 use super::policy::{self, Policies};
 use super::registries_conf::{self, Files, Release};
 use super::started;
-use crate::host::{self, Host};
+use crate::client_config::{Client, REGISTRIES_D, carries_marker};
+use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
 const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock"];
@@ -56,6 +57,8 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     found.version.clone_from(&facts.version);
     registries_conf::judge(&facts.files, expected, "", &mut found);
     policy::judge(&facts.policies, expected, &mut found);
+    registries_conf::judge_signed(&facts.files, &facts.policies.files, expected, &mut found);
+    unwanted(&facts.files, &facts.policies, expected, &mut found);
     if let Some(path) = &facts.variable {
         let releases: Vec<_> = facts.files.iter().map(|files| files.release).collect();
         let before = format!("podman reads {path} in place of /etc/containers/registries.conf, which is not judged");
@@ -68,6 +71,20 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
         found.notes.push(format!("CONTAINERS_REGISTRIES_CONF is set here: {how}"));
     }
     found
+}
+
+/// The file of signatures is from here, as each host had it once, and no policy needs it.
+fn unwanted(files: &[Files], policies: &Policies, expected: &Expected<'_>, found: &mut Examined) {
+    let of_all = files.iter().flat_map(|files| &files.signatures);
+    let is_ours =
+        |text: &&Text| text.path == REGISTRIES_D && text.content.as_ref().is_ok_and(|text| carries_marker(text));
+    if !of_all.into_iter().any(|text| is_ours(&text)) || policies.files.want_sigstore(expected.routes) {
+        return;
+    }
+    let command = expected.prune(Client::Podman, "").command;
+    found.notes.push(format!(
+        "{REGISTRIES_D} is not needed, because no policy.json here requires a sigstore signature, and keeps signed images from being pushed and copied: {command}"
+    ));
 }
 
 /// What was read of CRI-O.

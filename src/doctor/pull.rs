@@ -18,6 +18,9 @@ use super::{containerd, dockerd, podman};
 use crate::config::Config;
 use crate::host::Host;
 use crate::listen::activation::Sockets;
+use failure::{Failure, is_by_policy};
+
+mod failure;
 
 /// The pull of one engine. A registry that has to import an image answers its first pull within 30 s. One engine that hangs takes no time
 /// of the next.
@@ -180,8 +183,6 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
     let (name, image) = (part.part.name(), &wanted.whole);
     let log = log_of(part.part, image);
     let check = format!("acr-cache-proxy check --online --image {image}{}; {log}", wanted.settings);
-    // The proxy was asked, or may have been.
-    let fix = if matches!(came, (Outcome::Failed(_), _) | (_, Asked::Refused(_))) { check } else { log };
     let leads_past = |finding: &Finding| {
         finding.code == Code::NotClosed && finding.registries.iter().all(|name| *name == wanted.registry)
     };
@@ -189,6 +190,14 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
         && part.ways.get(&wanted.registry) == Some(&Way::Proxy)
         && !part.never_closed.contains(&wanted.registry)
         && !part.findings.iter().any(leads_past);
+    let is_past = part.ways.get(&wanted.registry) == Some(&Way::Source);
+    // The proxy was asked, or may have been, and has not given the image.
+    let fix = match &came {
+        (Outcome::Failed(cause), _) if is_by_policy(cause) => log,
+        (Outcome::Failed(_), Asked::Not) if proxy_serves && wanted.unserved.is_none() => log,
+        (Outcome::Failed(_), _) | (_, Asked::Refused(_)) => check,
+        _ => log,
+    };
     let (text, why) = match came {
         (Outcome::Unasked, _) => {
             part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
@@ -209,7 +218,7 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
             return;
         }
         // So it was said already. A finding that explains it has the command.
-        (Outcome::Pulled, Asked::Not) if part.ways.get(&wanted.registry) == Some(&Way::Source) => {
+        (Outcome::Pulled, Asked::Not) if is_past => {
             part.notes
                 .push(format!("{by} has pulled {image} from the source, as it does with all of {}", wanted.registry));
             return;
@@ -223,22 +232,17 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
             format!("a pull of {image} has not ended within {} s", LIMIT.as_secs()),
             "the engine hangs, or waits for whoever it asks; what it waits for, its own log tells".to_owned(),
         ),
-        (Outcome::Failed(cause), Asked::Refused(said)) if asks_nobody_else => (
-            format!("a pull of {image} fails: {cause}"),
-            format!("the proxy has answered {}, and the route is closed, so the source is not asked", quoted(&said)),
-        ),
-        (Outcome::Failed(cause), Asked::Refused(said)) => (
-            format!("a pull of {image} fails: {cause}"),
-            format!("the proxy has answered {}, and the source has not given the image either", quoted(&said)),
-        ),
-        (Outcome::Failed(cause), _) if asks_nobody_else => (
-            format!("a pull of {image} fails: {cause}"),
-            "the proxy has not given the image, and the route is closed, so the source is not asked".to_owned(),
-        ),
-        (Outcome::Failed(cause), _) => (
-            format!("a pull of {image} fails: {cause}"),
-            "neither the proxy nor the source has given the image".to_owned(),
-        ),
+        (Outcome::Failed(cause), asked) => {
+            let asks_source = !asks_nobody_else;
+            let failure = Failure {
+                cause: &cause,
+                asked,
+                asks_source,
+                is_past,
+                is_counted: proxy_serves && wanted.unserved.is_none(),
+            };
+            (format!("a pull of {image} fails: {cause}"), failure.why())
+        }
         (Outcome::Pulled, Asked::Refused(said)) => (
             format!("{image} was pulled, and the proxy has answered {}", quoted(&said)),
             "after such an answer an engine goes to the source, so what it has pulled came from there".to_owned(),
@@ -436,31 +440,6 @@ mod tests {
             judge(&mut part, "containerd", wanted, (Outcome::Pulled, Asked::Not), true);
             assert_eq!(part.findings.len(), 1, "{part:?}");
             assert!(part.notes[0].ends_with(says), "{part:?}");
-        }
-    }
-
-    /// "Neither the proxy nor the source" was said of a source that nobody had asked.
-    #[test]
-    fn of_a_closed_route_no_source_is_said_to_have_failed() {
-        let of = |is_closed, asked, never_closed: &[&str]| {
-            let wanted = Wanted { is_closed, ..Wanted::new(&Image::parse("ghcr.io/org/app").expect("an image"), "") };
-            let mut part = Examined::new(Part::Dockerd);
-            part.ways.insert("ghcr.io".to_owned(), Way::Proxy);
-            part.never_closed.extend(never_closed.iter().map(|name| (*name).to_owned()));
-            judge(&mut part, "dockerd", &wanted, (Outcome::Failed("not found".to_owned()), asked), true);
-            part.findings[0].why.clone()
-        };
-        let refused = || Asked::Refused("404".to_owned());
-        for (is_closed, never_closed, says) in [
-            (true, &[][..], "the route is closed, so the source is not asked"),
-            (true, &["ghcr.io"], "the source"),
-            (false, &[], "the source"),
-        ] {
-            for why in [of(is_closed, Asked::NotServed, never_closed), of(is_closed, refused(), never_closed)] {
-                let is_asked =
-                    why.contains("neither the proxy nor the source") || why.contains("has not given the image either");
-                assert!(why.contains(says) && is_asked != (is_closed && never_closed.is_empty()), "{why}");
-            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::expected::{Expected, List, aside, by_hand, edit, leftover, misplaced,
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
 pub(super) use crate::client_config::Release;
 use crate::client_config::address::{Address, Verdict, order};
+use crate::client_config::policy::covers;
 use crate::client_config::signatures::{self, Wrong};
 use crate::client_config::text;
 use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
@@ -24,13 +25,15 @@ mod files;
 mod owner;
 mod release;
 mod shape;
+mod signed;
 mod users;
 
 use fault::fault;
 pub(super) use files::Files;
 pub(super) use owner::by_owner;
+pub(super) use signed::judge as judge_signed;
 
-use blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
+use blocking::{Blocking, blocking, of_blocking, of_official, official};
 use owner::of_owner;
 use users::{of_addition, of_user};
 
@@ -113,17 +116,6 @@ fn entry(path: &str, table: &Table) -> Entry {
     Entry { file: path.to_owned(), prefix, is_blocked: text::is_set(table, "blocked"), places }
 }
 
-/// Whether the entry with this prefix is one for a source.
-pub(super) fn covers(prefix: &str, source: &str) -> bool {
-    match prefix.strip_prefix("*.") {
-        Some(domain) => source
-            .split('/')
-            .next()
-            .is_some_and(|host| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))),
-        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-    }
-}
-
 /// The entry that counts for a source: the one with the longest prefix that covers it.
 fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
     // The port of an address without one is not looked at (`refMatchingPrefix` in containers/image).
@@ -188,10 +180,13 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
     for route in expected.routes.iter() {
         of_route(route, &entries, files, expected, fix, found);
     }
-    let blocked = blocks_official(&entries, expected);
-    if let Some(entry) = blocked {
-        found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
-        found.find(of_official(entry, ""));
+    let other = official(&entries, expected);
+    if let Some(entry) = other {
+        let (way, finding) = of_official(entry, expected, "");
+        if found.ways.get(DOCKER_HUB) != Some(&Way::Nowhere) {
+            found.ways.insert(DOCKER_HUB.to_owned(), way);
+        }
+        found.find(finding);
     }
     for Blocking { entry, all_of } in blocking(&entries, expected) {
         for (registry, way) in &all_of {
@@ -205,7 +200,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
-        let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
+        let more = more.filter(|entry| other.is_none_or(|other| other.prefix != entry.prefix));
         for entry in more {
             let Entry { file, prefix, is_blocked, .. } = entry;
             if entry.names_proxy(expected) {

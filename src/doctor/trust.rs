@@ -143,7 +143,9 @@ fn instead(expected: &Expected<'_>, refusal: &Refusal) -> Option<Fix> {
         }
         (Wrong::OtherName, None) => renewed(&format!("a certificate for {host}")),
         (Wrong::Expired | Wrong::NotYet, _) => format!("date; {}", renewed("one that is valid today")),
-        (Wrong::Revoked | Wrong::VersionOne | Wrong::OfAuthority | Wrong::Unusable, _) => renewed("one that clients accept"),
+        (Wrong::Revoked | Wrong::VersionOne | Wrong::OfAuthority | Wrong::Unusable, _) => {
+            renewed("one that clients accept")
+        }
     };
     Some(by_hand(command))
 }

@@ -44,7 +44,7 @@ struct Work {
     writes: bool,
     /// A file of somebody else's lacks something.
     adds: bool,
-    /// A file is left from a route that is gone.
+    /// A file from here is not needed any more.
     removes: bool,
     /// A file can only be left as it is.
     leaves: bool,
@@ -56,7 +56,7 @@ impl Work {
         Self {
             writes: has(|state| matches!(state, State::Missing | State::Older(_))),
             adds: has(|state| matches!(state, State::Lacks(_))),
-            removes: has(|state| *state == State::Stale),
+            removes: has(|state| matches!(state, State::Stale(_))),
             leaves: has(|state| matches!(state, State::Foreign(_) | State::Unknown(_))),
         }
     }
@@ -68,7 +68,7 @@ impl Work {
 
     /// Whether to do it.
     fn question(self) -> String {
-        let remove = "those of routes that are gone";
+        let remove = "those that are not needed any more";
         match (self.writes, self.adds, self.removes) {
             (false, false, _) => format!("Remove {remove}?"),
             (_, false, true) => format!("Write them, and remove {remove}?"),

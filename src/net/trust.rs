@@ -125,10 +125,10 @@ pub(crate) fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
 }
 
 impl TrustRoots {
-    /// The system's certificates, those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those of `ca_file`.
+    /// The system's certificates, those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those of each `ca_file`.
     /// A broken entry of the system's bundle is passed over; what a variable names and cannot be used is said in the log,
     /// for other programs' sake it may be there; a broken `ca_file` is an error: somebody asked for it by name.
-    pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
+    pub(crate) fn load<'a>(ca_files: impl IntoIterator<Item = &'a Path>) -> Result<Self, TrustError> {
         // A FIFO that a variable names, or a mount that hangs, is to be told and not waited for.
         let mut found = file::at_start(native).map_err(TrustError::Native)?;
         found.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
@@ -136,7 +136,7 @@ impl TrustRoots {
         let mut store = RootCertStore::empty();
         let mut certificates: Vec<_> =
             found.into_iter().filter(|certificate| store.add(certificate.clone()).is_ok()).collect();
-        if let Some(path) = ca_file {
+        for path in ca_files {
             certificates.extend(read_ca_file(path).map_err(|cause| TrustError::CaFile(path.to_owned(), cause))?);
         }
         if certificates.is_empty() {

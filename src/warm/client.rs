@@ -367,6 +367,7 @@ mod tests {
         let options = Options {
             images: Vec::new(),
             platforms: Platforms::All,
+            signatures: false,
             layers: Layers::Head,
             via: via.to_owned(),
             ca_file: None,

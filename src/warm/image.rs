@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Method, StatusCode};
 use oci::image::Image;
-use oci::manifest::{Descriptor, Document, Entry, Manifest, for_platform};
+use oci::manifest::{Descriptor, Document, Entry, MAX_INDEXES, Manifest, for_platform};
 use oci::name::Digest;
 use oci::platform::Platform;
 use oci::route::DOCKER_HUB;
@@ -13,7 +13,7 @@ use oci::route::DOCKER_HUB;
 use super::client::{Answer, Call, MANIFEST, ONE_BYTE, Take};
 use super::content::{check_all, check_first_byte};
 use super::failure::Failure;
-use super::{Layers, Platforms, Run};
+use super::{Layers, Run};
 use crate::answer::{DIGEST, is_not_imported};
 
 /// Layers of one image at a time: dockerd's `max-concurrent-downloads` and containerd's default.
@@ -57,41 +57,14 @@ impl Run {
             Some(digest) => digest.to_owned(),
             None => self.resolve(&repository, image.reference(), warmed).await?,
         };
-        let (manifests, missing) = match self.document(&repository, &digest, warmed).await? {
-            Document::Manifest(manifest) => return self.single(&repository, &digest, manifest, warmed).await,
-            Document::Index(entries) => {
-                let mut wanted: Vec<&str> = Vec::new();
-                let mut missing = Vec::new();
-                match &self.platforms {
-                    Platforms::All => wanted.extend(entries.iter().map(|entry| entry.digest.as_str())),
-                    Platforms::Some(platforms) => {
-                        for platform in platforms {
-                            let before = wanted.len();
-                            wanted.extend(for_platform(&entries, platform).map(|entry| entry.digest.as_str()));
-                            if wanted.len() == before {
-                                missing.push(platform.to_string());
-                            }
-                        }
-                    }
-                }
-                let mut seen = HashSet::new();
-                let mut manifests = Vec::new();
-                for digest in wanted.into_iter().filter(|digest| seen.insert(*digest)) {
-                    match self.document(&repository, digest, warmed).await? {
-                        Document::Manifest(manifest) => manifests.push(manifest),
-                        Document::Index(_) => {
-                            let call = self.manifest_call(Method::GET, &repository, digest);
-                            return Err(Failure::content(&call.hop, &call.name, "an index in an index"));
-                        }
-                    }
-                }
-                let missing = match missing.as_slice() {
-                    [] => entries.is_empty().then(|| what_it_has(&entries)),
-                    missing => Some(format!("no manifest for {}: {}", missing.join(", "), what_it_has(&entries))),
-                };
-                (manifests, missing)
+        let entries = match self.document(&repository, &digest, warmed).await? {
+            Document::Manifest(manifest) => {
+                self.signature(&repository, &digest, warmed).await?;
+                return self.single(&repository, &digest, manifest, warmed).await;
             }
+            Document::Index(entries) => entries,
         };
+        let (manifests, missing) = self.manifests(&repository, entries, warmed).await?;
         for manifest in &manifests {
             // What the index says of its manifests counts, as for engines.
             self.config(&repository, &manifest.config).await?;
@@ -99,6 +72,49 @@ impl Run {
         }
         self.layers(&repository, &manifests, warmed).await?;
         missing.map_or(Ok(()), |missing| Err(self.of_other_platforms(&repository, &digest, missing)))
+    }
+
+    /// The manifests of an index that are wanted, also those of indexes in it; and what is missing.
+    async fn manifests(
+        &self,
+        repository: &Repository,
+        entries: Vec<Entry>,
+        warmed: &mut Warmed,
+    ) -> Result<(Vec<Manifest>, Option<String>), Failure> {
+        let (mut seen, mut manifests) = (HashSet::new(), Vec::new());
+        // Each is one level below the one before it.
+        let (mut level, mut all) = (entries, Vec::new());
+        for _ in 0..MAX_INDEXES {
+            let mut inner = Vec::new();
+            for digest in self.platforms.wanted(&level) {
+                if !seen.insert(digest.clone()) {
+                    continue;
+                }
+                match self.document(repository, &digest, warmed).await? {
+                    Document::Manifest(manifest) => {
+                        self.signature(repository, &digest, warmed).await?;
+                        manifests.push(manifest);
+                    }
+                    Document::Index(entries) => inner.extend(entries),
+                }
+            }
+            all.append(&mut level);
+            level = inner;
+        }
+        if let Some(entry) = level.first() {
+            let call = self.manifest_call(Method::GET, repository, &entry.digest);
+            let wrong = format!("it is in more than {MAX_INDEXES} indexes in one another");
+            return Err(Failure::content(&call.hop, &call.name, wrong));
+        }
+        all.retain(|entry| !entry.is_index());
+        let listed = self.platforms.listed().unwrap_or_default();
+        let missing = listed.iter().filter(|platform| for_platform(&all, platform).next().is_none());
+        let missing: Vec<_> = missing.map(Platform::to_string).collect();
+        let missing = match missing.as_slice() {
+            [] => all.is_empty().then(|| what_it_has(&all)),
+            missing => Some(format!("no manifest for {}: {}", missing.join(", "), what_it_has(&all))),
+        };
+        Ok((manifests, missing))
     }
 
     /// An image without an index. Which platform it is for is in its configuration, and not known where that is not read.
@@ -124,6 +140,27 @@ impl Run {
         let missing: Vec<_> = missing.into_iter().map(Platform::to_string).collect();
         let missing = format!("not for {}: choose with --platform: it is for {found}", missing.join(", "));
         Err(self.of_other_platforms(repository, digest, missing))
+    }
+
+    /// What clients with a policy of `sigstoreSigned` look for beside a manifest (cosign's tag), if that is wanted. That there is none is kept
+    /// by the proxy as well.
+    async fn signature(&self, repository: &Repository, digest: &str, warmed: &mut Warmed) -> Result<(), Failure> {
+        if !self.signatures {
+            return Ok(());
+        }
+        let tag = format!("{}.sig", digest.replacen(':', "-", 1));
+        let call = self.manifest_call(Method::GET, repository, &tag);
+        let answer = self.client.send(&call).await?;
+        match answer.status {
+            StatusCode::OK => warmed.manifests += 1,
+            StatusCode::NOT_FOUND => return Ok(()),
+            _ => return Err(self.client.refused(&call, &answer)),
+        }
+        match Document::parse(&answer.body) {
+            Ok(Document::Manifest(manifest)) => self.layers(repository, &[manifest], warmed).await,
+            // Whoever looks for a signature takes it for none.
+            _ => Ok(()),
+        }
     }
 
     /// The failure of an image that lacks a platform.

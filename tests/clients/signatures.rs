@@ -38,6 +38,11 @@ impl Scene {
     }
 
     async fn with_cache(cache: &str) -> Self {
+        Self::with(cache, true).await
+    }
+
+    /// Whether the policy requires signatures decides what is written.
+    async fn with(cache: &str, is_required: bool) -> Self {
         let site = Site::start().await;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         for name in [SIGNED, UNSIGNED] {
@@ -48,13 +53,17 @@ impl Scene {
         let setup = site.proxy(&[("docker.io", PREFIX)], "fallback").cache(cache);
         let (config, home) = (setup.path("config.yaml"), site.home());
         let proxy = setup.start();
-        home.write_client_config("podman", &config, &proxy);
-
         containers::configure(&home, "");
         let key_path = home.file("key.pem", &key.public_key_pem());
         let signed = json!([{"type": "sigstoreSigned", "keyPath": key_path}]);
-        let policy = json!({"default": [{"type": "reject"}], "transports": {"docker": {"docker.io": signed}}});
-        home.file(".config/containers/policy.json", &policy.to_string());
+        let policy = match is_required {
+            true => json!({"default": [{"type": "reject"}], "transports": {"docker": {"docker.io": signed}}}),
+            false => json!({"default": [{"type": "insecureAcceptAnything"}]}),
+        };
+        for path in ["etc/containers/policy.json", ".config/containers/policy.json"] {
+            home.file(path, &policy.to_string());
+        }
+        home.write_client_config("podman", &config, &proxy);
         Self { site, home, proxy }
     }
 
@@ -162,6 +171,40 @@ async fn podman_5_finds_sigstore_signatures_at_the_mirror() {
     let said = fail(&mut scene.pull(Some(&tree), UNSIGNED));
     assert!(said.contains(NO_SIGNATURE), "{said}");
     scene.check_log(&[".sig 200 ", ".sig 404 "]);
+}
+
+/// client-config had every host look for signatures, so that this ended with "Pushing signatures for OCI images is not supported", whatever
+/// the policy was.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_signed_image_could_not_be_copied_where_no_policy_requires_signatures() {
+    for is_required in [false, true] {
+        let scene = Scene::with("{}", is_required).await;
+        let file = scene.written("registries.d/50-acr-cache-proxy.yaml");
+        assert_eq!(file.exists(), is_required, "{}", file.display());
+        let signatures = std::fs::read_to_string(file).unwrap_or_else(|_| "docker: {}\n".to_owned());
+        scene.home.file(".config/containers/registries.d/50-acr-cache-proxy.yaml", &signatures);
+        scene.take_all();
+        for newer in [false, true] {
+            let tree = newer.then(|| Tree::mount(&scene.home, 14));
+            let copy = |flag: &str| {
+                let to = scene.home.path().join(format!("layout-{newer}{flag}"));
+                let words = format!("skopeo copy {flag} docker://docker.io/{SIGNED}:{TAG} oci:{}:1", to.display());
+                let mut command = containers::client_by(&scene.home, tree.as_ref(), DAEMON_LIMIT, &words);
+                let conf = scene.written("registries.conf.d/50-acr-cache-proxy.conf");
+                command.env("CONTAINERS_REGISTRIES_CONF", conf);
+                command
+            };
+            match is_required {
+                false => drop(run(&mut copy(""))),
+                true => {
+                    let said = fail(&mut copy(""));
+                    assert!(said.contains("Pushing signatures for OCI images is not supported"), "{said}");
+                    run(&mut copy("--remove-signatures"));
+                }
+            }
+        }
+    }
 }
 
 /// Who has no such policy pays with one request a pull.

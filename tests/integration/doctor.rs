@@ -26,11 +26,16 @@ mod parts;
 mod policies;
 mod proxies;
 mod pull;
+mod signatures;
 mod unasked;
 mod users;
 
 /// What podman accepts.
 const POLICY: &str = "/etc/containers/policy.json";
+
+/// One that requires sigstore signatures of Docker Hub's images.
+const SIGSTORE: &str = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}], \"transports\": {\"docker\": {\
+    \"docker.io\": [{\"type\": \"sigstoreSigned\", \"keyPath\": \"/k\"}]}}}\n";
 
 /// What makes a host.
 enum Do {
@@ -311,7 +316,8 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
         .chain(users::BROKEN)
         .chain(parts::BROKEN)
         .chain(buildkitds::BROKEN)
-        .chain(policies::BROKEN);
+        .chain(policies::BROKEN)
+        .chain(signatures::BROKEN);
     let hosts: Vec<_> = hosts.collect();
     assert!(hosts.iter().filter(|host| !host.found.is_empty()).count() >= 30);
     let mut reports = String::new();

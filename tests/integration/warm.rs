@@ -13,6 +13,7 @@ use testkit::{Proxy, Setup, wire};
 use crate::admin::admin;
 
 mod platform;
+mod signatures;
 mod storage;
 
 const REPOSITORY: &str = "hub/library/busybox";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use oci::manifest::{Document, MAX_DOCUMENT, Manifest, for_platform};
+use oci::manifest::{Document, MAX_DOCUMENT, MAX_INDEXES, Manifest, for_platform_and_indexes};
 use oci::platform::Platform;
 
 use super::Session;
@@ -12,32 +12,34 @@ use crate::meter::Meter;
 use crate::phase::Phase;
 
 impl Session<'_> {
-    /// The manifest of the platform, by way of the index if `digest` is one.
+    /// The manifest of the platform, by way of the index if `digest` is one, and of the indexes in it.
     pub(super) async fn manifest(
         &mut self,
         digest: &str,
         platform: &Platform,
         meter: &mut Meter,
     ) -> Result<Manifest, Failure> {
-        let entries = match self.document(digest, meter).await? {
-            (Document::Manifest(manifest), took) => {
-                meter.time(Phase::Manifest, took);
-                return Ok(manifest);
+        // What is to be looked into, the next one last, and in how many indexes it is.
+        let mut next = vec![(digest.to_owned(), 0)];
+        while let Some((digest, depth)) = next.pop() {
+            match self.document(&digest, meter).await? {
+                (Document::Manifest(manifest), took) => {
+                    meter.time(Phase::Manifest, took);
+                    return Ok(manifest);
+                }
+                (Document::Index(entries), took) => {
+                    meter.time(Phase::Index, took);
+                    if depth == MAX_INDEXES {
+                        return Err(Failure::new(format!("{digest}: more than {MAX_INDEXES} indexes in one another")));
+                    }
+                    let inner: Vec<_> = for_platform_and_indexes(&entries, platform)
+                        .map(|entry| (entry.digest.clone(), depth + 1))
+                        .collect();
+                    next.extend(inner.into_iter().rev());
+                }
             }
-            (Document::Index(entries), took) => {
-                meter.time(Phase::Index, took);
-                entries
-            }
-        };
-        let entry = for_platform(&entries, platform).next();
-        let entry = entry.ok_or_else(|| Failure::new(format!("{digest}: the index has no manifest for {platform}")))?;
-        match self.document(&entry.digest, meter).await? {
-            (Document::Manifest(manifest), took) => {
-                meter.time(Phase::Manifest, took);
-                Ok(manifest)
-            }
-            (Document::Index(_), _) => Err(Failure::new(format!("{}: an index in an index", entry.digest))),
         }
+        Err(Failure::new(format!("{digest}: the index has no manifest for {platform}")))
     }
 
     async fn document(&mut self, digest: &str, meter: &mut Meter) -> Result<(Document, Duration), Failure> {

@@ -1,6 +1,6 @@
 //! `registries.d`, which says where signatures of images are looked for: which files count, and what keeps podman from reading any.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, Var
 
 use super::super::File;
 use super::REGISTRIES_D as OURS;
+use super::policy::covers;
 use super::release::Release;
 use crate::host::{Host, Text};
 
@@ -15,20 +16,21 @@ use crate::host::{Host, Text};
 pub(crate) const WHY: &str = "podman, buildah, skopeo and CRI-O read none of these files then, and every pull fails";
 
 const SYSTEMS: &str = "/etc/containers/registries.d";
-const ROOTS: &str = "/root/.config/containers/registries.d";
-/// What podman 6 reads, the ones that count more later.
-const OF_PODMAN_6: [&str; 5] = [
-    "/usr/share/containers/registries.d",
-    "/usr/share/containers/registries.rootful.d",
-    SYSTEMS,
-    "/etc/containers/registries.rootful.d",
-    ROOTS,
-];
+/// A user's own, below the home directory.
+pub(crate) const USERS: &str = ".config/containers/registries.d";
+const ROOTS_HOME: &str = "/root";
+/// What podman 6 has below both of them, the ones that count more later.
+const PLACES: [&str; 2] = ["/usr/share/containers", "/etc/containers"];
+/// Of what no entry is for.
+const DEFAULT: &str = "default-docker";
 const ATTACHMENTS: &str = "use-sigstore-attachments";
 /// Keys whose value is a text, under their names of today and of before.
 const TEXTS: [&str; 4] = ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging"];
+/// Those of them by which signatures are read.
+const LOOK_ASIDES: [&str; 2] = ["lookaside", "sigstore"];
 /// What YAML 1.1 takes for a boolean and YAML 1.2 for a text; the readers take both.
-const FORMER_BOOLEANS: [&str; 8] = ["y", "yes", "on", "n", "no", "off", "true", "false"];
+/// Those for yes come first.
+const FORMER_BOOLEANS: [&str; 8] = ["y", "yes", "on", "true", "n", "no", "off", "false"];
 
 /// What keeps all of the files from being read.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +43,12 @@ pub(crate) enum Wrong {
 
 /// The files that count for root. `planned` is one as it would be, there or not.
 pub(crate) fn files(host: &Host, release: Release, planned: Option<&Text>) -> Vec<Text> {
+    files_of(host, release, ROOTS_HOME, planned)
+}
+
+/// The same for whoever has this home.
+pub(crate) fn files_of(host: &Host, release: Release, home: &str, planned: Option<&Text>) -> Vec<Text> {
+    let own = format!("{home}/{USERS}");
     let of = |directory: &str| {
         let mut texts = host.read_all(directory, ".yaml");
         if let Some(planned) = planned.filter(|planned| planned.path == format!("{directory}/{}", name(&planned.path)))
@@ -52,9 +60,15 @@ pub(crate) fn files(host: &Host, release: Release, planned: Option<&Text>) -> Ve
         texts
     };
     match release {
-        Release::Podman6 => last_of_each_name(OF_PODMAN_6.into_iter().flat_map(of).collect()),
-        // A directory of root's takes the place of the system's.
-        Release::Podman4 | Release::Podman5 => of(if host.has(ROOTS) { ROOTS } else { SYSTEMS }),
+        Release::Podman6 => {
+            let kind = if home == ROOTS_HOME { "rootful" } else { "rootless" };
+            let systems = PLACES
+                .iter()
+                .flat_map(|place| ["d".to_owned(), format!("{kind}.d")].map(|end| format!("{place}/registries.{end}")));
+            last_of_each_name(systems.chain([own]).flat_map(|directory| of(&directory)).collect())
+        }
+        // A user's own directory takes the place of the system's.
+        Release::Podman4 | Release::Podman5 => of(if host.has(&own) { &own } else { SYSTEMS }),
     }
 }
 
@@ -81,7 +95,7 @@ pub(crate) fn wrong(files: &[Text], release: Release) -> Vec<Wrong> {
                 continue;
             }
         };
-        for entry in entries {
+        for entry in entries.into_keys() {
             let Some(other) = known.insert(entry.clone(), path) else { continue };
             // The one from here is written anew, entry and all.
             let (path, other) = if path == OURS { (other, path.as_str()) } else { (path.as_str(), other) };
@@ -89,6 +103,43 @@ pub(crate) fn wrong(files: &[Text], release: Release) -> Vec<Wrong> {
         }
     }
     wrong
+}
+
+/// Where an entry has signatures looked for. What it does not say, one for more says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    /// Beside the image, those of sigstore.
+    attachments: Option<bool>,
+    /// In a look-aside, those of GPG.
+    look_aside: bool,
+}
+
+/// Where signatures of images from an address are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LookedFor {
+    /// Beside the image, at least of a part of them.
+    pub attachments: bool,
+    /// In a look-aside that somebody has named, at least of a part of them.
+    pub look_aside: bool,
+}
+
+/// Pure: where signatures of images from an address, such as `127.0.0.1:8080/docker.io`, are looked for; `None` if a file is refused. Each key
+/// is taken from the narrowest entry that has it (`registryConfiguration` in containers/image).
+pub(crate) fn looked_for(files: &[Text], release: Release, address: &str) -> Option<LookedFor> {
+    let mut all = BTreeMap::new();
+    for Text { content, .. } in files {
+        all.extend(entries(content.as_ref().ok()?, release).ok()?);
+    }
+    let below = format!("{address}/");
+    let parts = || all.iter().filter(|(name, _)| name.starts_with(&below)).map(|(_, entry)| entry);
+    let mut fits: Vec<_> = all.iter().filter(|(name, _)| covers(name, address)).collect();
+    fits.sort_by_key(|(name, _)| (!name.starts_with("*."), name.len()));
+    let fits = || fits.iter().rev().map(|(_, entry)| *entry).chain(all.get(DEFAULT));
+    let attachments = fits().find_map(|entry| entry.attachments).unwrap_or_default();
+    Some(LookedFor {
+        attachments: attachments || parts().any(|entry| entry.attachments == Some(true)),
+        look_aside: fits().chain(parts()).any(|entry| entry.look_aside),
+    })
 }
 
 /// Why this file may not be below the root as it would be, if it is the one of signatures: a clause that names the other file. It cannot be
@@ -119,28 +170,28 @@ pub(in crate::client_config) fn excludes(file: &File, root: &Path) -> Option<Str
 }
 
 /// The addresses that a file has entries for, and `default-docker`. The error says why the file is refused, and quotes only keys of it.
-fn entries(content: &str, release: Release) -> Result<BTreeSet<String>, String> {
+fn entries(content: &str, release: Release) -> Result<BTreeMap<String, Entry>, String> {
     // Of several documents the first counts; a file of comments has none.
     if content.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#')) {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     }
-    let Some(document) = serde_yaml::Deserializer::from_str(content).next() else { return Ok(BTreeSet::new()) };
+    let Some(document) = serde_yaml::Deserializer::from_str(content).next() else { return Ok(BTreeMap::new()) };
     let parsed = Node::deserialize(document).map_err(|wrong| {
         let line = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
         format!("it is not YAML{line}")
     })?;
-    let mut entries = BTreeSet::new();
+    let mut entries = BTreeMap::new();
     for (key, value) in parsed.pairs("it", release)? {
         match key.as_str() {
             "docker" => {
                 for (address, value) in value.pairs("its docker", release)? {
-                    value.is_entry(&address, release)?;
-                    entries.insert(address);
+                    let entry = value.entry(&address, release)?;
+                    entries.insert(address, entry);
                 }
             }
-            "default-docker" if !matches!(value, Node::Null) => {
-                value.is_entry(&key, release)?;
-                entries.insert(key);
+            DEFAULT if !matches!(value, Node::Null) => {
+                let entry = value.entry(&key, release)?;
+                entries.insert(key, entry);
             }
             _ => {}
         }
@@ -151,7 +202,7 @@ fn entries(content: &str, release: Release) -> Result<BTreeSet<String>, String> 
 /// What matters of a value.
 enum Node {
     Null,
-    Boolean,
+    Boolean(bool),
     Text(String),
     /// A number.
     Other,
@@ -181,22 +232,34 @@ impl Node {
         Ok(known)
     }
 
-    /// Whether it can be what is said of an address.
-    fn is_entry(&self, address: &str, release: Release) -> Result<(), String> {
+    /// What it says as an entry for an address, if it can be one.
+    fn entry(&self, address: &str, release: Release) -> Result<Entry, String> {
+        let mut entry = Entry::default();
         for (key, value) in self.pairs(&format!("its entry for {address}"), release)? {
-            let is_boolean = match value {
-                Self::Null | Self::Boolean | Self::Tagged => true,
-                Self::Text(text) => FORMER_BOOLEANS.contains(&text.to_ascii_lowercase().as_str()),
-                Self::Other | Self::List | Self::Map(_) => false,
-            };
-            if key == ATTACHMENTS && !is_boolean {
-                return Err(format!("{ATTACHMENTS} of its entry for {address} is neither true nor false"));
+            if key == ATTACHMENTS {
+                let wrong = || format!("{ATTACHMENTS} of its entry for {address} is neither true nor false");
+                entry.attachments = value.boolean().ok_or_else(wrong)?;
             }
             if TEXTS.contains(&key.as_str()) && matches!(value, Self::List | Self::Map(_)) {
                 return Err(format!("{key} of its entry for {address} is no text"));
             }
+            entry.look_aside |= LOOK_ASIDES.contains(&key.as_str()) && !matches!(value, Self::Null);
         }
-        Ok(())
+        Ok(entry)
+    }
+
+    /// `Some(None)` is none, and `None` is what cannot be one.
+    fn boolean(&self) -> Option<Option<bool>> {
+        match self {
+            Self::Null | Self::Tagged => Some(None),
+            Self::Boolean(is_so) => Some(Some(*is_so)),
+            Self::Text(text) => {
+                let text = text.to_ascii_lowercase();
+                let at = FORMER_BOOLEANS.iter().position(|known| *known == text)?;
+                Some(Some(at < FORMER_BOOLEANS.len() / 2))
+            }
+            Self::Other | Self::List | Self::Map(_) => None,
+        }
     }
 }
 
@@ -220,8 +283,8 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Node::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Boolean)
+    fn visit_bool<E>(self, is_so: bool) -> Result<Node, E> {
+        Ok(Node::Boolean(is_so))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Node, E> {
@@ -302,7 +365,39 @@ mod tests {
                 assert_eq!(entries.is_err(), refused_by.contains(release), "{release:?} {content}: {entries:?}");
             }
         }
-        assert_eq!(entries(TWICE, Release::Podman4), Ok(BTreeSet::from(["docker.io".to_owned()])));
+        let known: Vec<_> = entries(TWICE, Release::Podman4).expect("taken").into_keys().collect();
+        assert_eq!(known, ["docker.io"]);
         assert_eq!(entries(TWICE, Release::Podman6), Err("its docker has the key docker.io twice".to_owned()));
+    }
+    /// doctor said that nothing was wrong, and every signed image was refused, because no entry was for the proxy.
+    #[test]
+    fn signatures_are_looked_for_by_the_address_that_is_asked() {
+        for (content, attachments, look_aside) in [
+            ("", false, false),
+            ("docker: {docker.io: {use-sigstore-attachments: true, lookaside: x}}\n", false, false),
+            ("docker: {'127.0.0.1:8080': {use-sigstore-attachments: true}}\n", true, false),
+            ("docker: {'127.0.0.1': {use-sigstore-attachments: true}}\n", false, false),
+            ("docker: {'127.0.0.1:8080/docker.io': {use-sigstore-attachments: yes, lookaside: x}}\n", true, true),
+            ("docker: {'127.0.0.1:8080/docker.io/library': {use-sigstore-attachments: true}}\n", true, false),
+            ("docker: {'127.0.0.1:8080/ghcr.io': {use-sigstore-attachments: true}}\n", false, false),
+            (
+                "docker: {'127.0.0.1:8080': {use-sigstore-attachments: true}, '127.0.0.1:8080/docker.io': {use-sigstore-attachments: off}}\n",
+                false,
+                false,
+            ),
+            ("default-docker: {use-sigstore-attachments: true, sigstore: x}\n", true, true),
+            (
+                "default-docker: {use-sigstore-attachments: true}\ndocker: {'127.0.0.1:8080': {use-sigstore-attachments: no}}\n",
+                false,
+                false,
+            ),
+            ("docker: {'127.0.0.1:8080': {lookaside-staging: x}}\n", false, false),
+        ] {
+            let file = Text { path: OURS.to_owned(), content: Ok(content.to_owned()) };
+            let found = looked_for(&[file], Release::Podman5, "127.0.0.1:8080/docker.io");
+            assert_eq!(found, Some(LookedFor { attachments, look_aside }), "{content}");
+        }
+        let refused = Text { path: OURS.to_owned(), content: Ok("x\n".to_owned()) };
+        assert_eq!(looked_for(&[refused], Release::Podman5, "a"), None);
     }
 }

@@ -1,9 +1,9 @@
-//! Entries that block what is asked of the proxy, or all official images.
+//! Entries that block what is asked of the proxy, or have all official images elsewhere.
 
 use oci::route::DOCKER_HUB;
 
 use super::owner::of_owner;
-use super::{Entry, OFFICIAL, Place, covering, take_out};
+use super::{Entry, OFFICIAL, Place, covering, of_part, take_out};
 use crate::client_config::address::Verdict;
 use crate::doctor::expected::Expected;
 use crate::doctor::finding::{Code, Finding, Way};
@@ -59,22 +59,39 @@ pub(super) fn of_blocking(Entry { file, prefix, .. }: &Entry, all_of: &[(&str, W
     })
 }
 
-/// The entry that blocks all of Docker Hub that has a name without a registry, where all of Docker Hub is routed.
-pub(super) fn blocks_official<'a>(entries: &'a [Entry], expected: &Expected<'_>) -> Option<&'a Entry> {
+/// The entry that has all of Docker Hub that has a name without a registry refused or sent elsewhere, where all of Docker Hub is routed.
+pub(super) fn official<'a>(entries: &'a [Entry], expected: &Expected<'_>) -> Option<&'a Entry> {
     let routes = |source: &str| expected.routes.iter().any(|route| route.source.to_string() == source);
     // An entry for what has a route is judged by that.
     let is_asked = routes(DOCKER_HUB) && !routes(OFFICIAL);
-    covering(entries, OFFICIAL).filter(|entry| is_asked && entry.prefix == OFFICIAL && entry.is_blocked)
+    let is_other = |entry: &&Entry| entry.prefix == OFFICIAL && (entry.is_blocked || !entry.names_proxy(expected));
+    covering(entries, OFFICIAL).filter(|entry| is_asked && is_other(entry))
 }
 
-/// `whose` is for whom, if it is not the system's.
-pub(super) fn of_official(Entry { file, prefix, .. }: &Entry, whose: &str) -> Finding {
-    of_owner(Finding {
-        registries: Vec::new(),
-        code: Code::Blocked,
-        file: Some(file.clone()),
-        text: format!("{prefix} has blocked = true"),
-        why: format!("every pull of an official image of Docker Hub is refused{whose}: busybox is {prefix}/busybox"),
-        fix: take_out(file, prefix),
-    })
+/// Where official images go by this entry. `whose` is for whom, if it is not the system's.
+pub(super) fn of_official(entry: &Entry, expected: &Expected<'_>, whose: &str) -> (Way, Finding) {
+    let Entry { file, prefix, is_blocked, .. } = entry;
+    if !is_blocked && expected.is_closed(DOCKER_HUB) {
+        return (Way::Source, of_owner(of_part(file, prefix, DOCKER_HUB)));
+    }
+    let (way, code, text, why) = match is_blocked {
+        true => (
+            Way::Nowhere,
+            Code::Blocked,
+            format!("{prefix} has blocked = true"),
+            format!("every pull of an official image of Docker Hub is refused{whose}: busybox is {prefix}/busybox"),
+        ),
+        false => (
+            Way::Source,
+            Code::Hidden,
+            format!(
+                "its entry for {prefix} counts there in place of that for {DOCKER_HUB}, and does not name the proxy"
+            ),
+            format!(
+                "every official image of Docker Hub goes past the proxy{whose}, and nobody is told: busybox is {prefix}/busybox"
+            ),
+        ),
+    };
+    let fix = take_out(file, prefix);
+    (way, of_owner(Finding { registries: Vec::new(), code, file: Some(file.clone()), text, why, fix }))
 }

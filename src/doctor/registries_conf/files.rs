@@ -8,6 +8,7 @@ use super::Release;
 use super::certificates::Certificates;
 use super::{OURS, ROOTS, USERS};
 use crate::client_config::signatures::{self, last_of_each_name, name};
+use crate::client_config::{REGISTRIES_D, policy};
 use crate::host::{DENIED, Host, Text};
 
 /// The first of them that is there counts.
@@ -31,6 +32,8 @@ pub(in crate::doctor) struct Files {
     pub in_its_place: Option<String>,
     /// Those of signatures, all of which count.
     pub signatures: Vec<Text>,
+    /// The same for each home whose user has one of his own or a policy, and root's.
+    pub(super) signatures_of: Vec<Signatures>,
     /// For the addresses that are asked.
     pub(super) certificates: Certificates,
     /// Of users who have a file of their own that hides the system's with all drop-ins: the home, and what counts for them.
@@ -39,6 +42,14 @@ pub(in crate::doctor) struct Files {
     pub additions: Vec<Addition>,
     /// The variable by which the first file of the system's is the only one that is read.
     pub alone: Option<&'static str>,
+}
+
+/// Where the signatures of one user are looked for.
+pub(super) struct Signatures {
+    pub home: String,
+    /// A directory of his own is read in place of the system's, where that of `client-config` is.
+    pub hides_ours: bool,
+    pub texts: Vec<Text>,
 }
 
 /// What counts for one user or several besides the system's files.
@@ -78,6 +89,7 @@ impl Files {
             ours,
             in_its_place: None,
             signatures,
+            signatures_of: signatures_of(host, release),
             users,
             additions,
             alone: None,
@@ -128,6 +140,7 @@ impl Files {
             system: with_main(roots),
             others: Some(with_main(others)),
             signatures: signatures::files(host, release, None),
+            signatures_of: signatures_of(host, release),
             users: Vec::new(),
             additions,
             alone: None,
@@ -182,6 +195,18 @@ impl Addition {
             false => name(&text.path) == name(path),
         })
     }
+}
+
+fn signatures_of(host: &Host, release: Release) -> Vec<Signatures> {
+    let of = |home: String| {
+        let is_there = |own: &str| host.has(&format!("{home}/{own}"));
+        let has_own = is_there(signatures::USERS);
+        let texts = (has_own || home == ROOTS || is_there(policy::USERS))
+            .then(|| signatures::files_of(host, release, &home, None))?;
+        let hides_ours = has_own && release != Release::Podman6 && host.has(REGISTRIES_D);
+        Some(Signatures { home, hides_ours, texts })
+    };
+    host.homes().into_iter().filter_map(of).collect()
 }
 
 /// The drop-ins of these directories, which count more the later they are; a directory in one of them is none, whatever its name.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci::route::DOCKER_HUB;
 
 use super::Release;
-use super::blocking::{Blocking, blocking, blocks_official, of_blocking, of_official};
+use super::blocking::{Blocking, blocking, of_blocking, of_official, official};
 use super::files::{Addition, Files};
 use super::owner::by_owner;
 use super::{Entry, OURS, ROOTS, USERS, covering, entries, judge_entry, take_out};
@@ -36,9 +36,10 @@ pub(super) fn of_user(home: &str, own: &[Text], release: Release, expected: &Exp
         all_of.iter().for_each(|(registry, way)| lead_root(home, vec![registry], *way, found));
         found.find(of_blocking(entry, &all_of, &format!(" for {user}")));
     }
-    if let Some(entry) = blocks_official(&entries, expected) {
-        lead_root(home, vec![DOCKER_HUB], Way::Nowhere, found);
-        found.find(of_official(entry, &format!(" for {user}")));
+    if let Some(entry) = official(&entries, expected) {
+        let (way, finding) = of_official(entry, expected, &format!(" for {user}"));
+        lead_root(home, vec![DOCKER_HUB], way, found);
+        found.find(finding);
     }
     let missing: BTreeSet<_> = expected
         .routes
@@ -92,9 +93,10 @@ pub(super) fn of_addition(addition: &Addition, files: &Files, expected: &Expecte
             found.find(of_blocking(entry, &all_of, &format!(" for {who}")));
         }
     }
-    if let Some(entry) = blocks_official(&entries_of_all, expected).filter(|entry| addition.has(&entry.file)) {
-        lead(vec![DOCKER_HUB], Way::Nowhere, found);
-        found.find(of_official(entry, &format!(" for {who}")));
+    if let Some(entry) = official(&entries_of_all, expected).filter(|entry| addition.has(&entry.file)) {
+        let (way, finding) = of_official(entry, expected, &format!(" for {who}"));
+        lead(vec![DOCKER_HUB], way, found);
+        found.find(finding);
     }
     let systems = entries(&files.system, files.release).unwrap_or_default();
     for route in expected.routes.iter() {

@@ -50,7 +50,7 @@ fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepServic
     let files = tempfile::tempdir().expect("a directory");
     let path = files.path().join("ca.pem");
     std::fs::write(&path, registries.iter().map(|registry| registry.ca_pem()).collect::<String>()).expect("written");
-    let roots = TrustRoots::load(Some(&path)).expect("certificates");
+    let roots = TrustRoots::load(Some(path.as_path())).expect("certificates");
     let bundle = roots.bundle().expect("a bundle");
     let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server_conf(&bundle))), 1);
     let (table, service) = RouteTable::new(roots, calls, &Arc::default());

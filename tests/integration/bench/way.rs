@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use acr_emulator::{Emulator, Image, Options, RateLimits};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Bench, IMAGE, end, text};
 use testkit::certificates::Authority;
@@ -115,6 +115,34 @@ async fn most_pulls_failed_by_the_registrys_limit_and_the_run_had_gone_well() {
         format!("{errors} of 40 pulls through the proxy failed, {errors} by a limit of requests. Through the proxy");
     assert!(report["answer"][0].as_str().is_some_and(|answer| answer.starts_with(&begin)), "{report:#}");
     assert!(said.contains(&format!("{errors} of 40 via pulls failed: ")) && said.contains("TOOMANYREQUESTS"), "{said}");
+}
+
+/// The flag's CA took the place of that of the settings, so a proxy with a CA of its own was not measured beside a registry with another; nor was
+/// an image by the name that `warm` and `check` take, nor one whose index is in an index.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_a_ca_of_its_own_is_measured_beside_a_registry_with_another() {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const REPOSITORY: &str = "hub/library/busybox";
+    let azure = testkit::azure().await;
+    let inner = azure.manifest(REPOSITORY, "latest").expect("pushed");
+    let size = inner.len();
+    let digest = azure.put_manifest(REPOSITORY, "inner", INDEX, inner);
+    let inner = json!({"mediaType": INDEX, "digest": digest, "size": size});
+    let outer = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]});
+    azure.put_manifest(REPOSITORY, "nested", INDEX, outer.to_string());
+
+    let authority = Authority::new("The mirror's CA");
+    let server = authority.server(&["127.0.0.1"]);
+    let setup = Setup::new(&azure);
+    for (name, content) in [("s.pem", &server.certificate), ("s.key", &server.key)] {
+        setup.file(name, content);
+    }
+    let proxy = setup.listen("[{address: '127.0.0.1:0', tls: {certificate: '{}/s.pem', key: '{}/s.key'}}]").start();
+    let bench = Bench::new(&azure).direct();
+    let ca = bench.path("mirror.pem");
+    std::fs::write(&ca, authority.pem()).expect("written");
+    let via = format!("--via https://{} --ca-file {}", proxy.address(), ca.display());
+    bench.args(&format!("{via} --image docker.io/library/busybox:nested --pulls 1")).report();
 }
 
 /// It said that the machine has no identity: the file that has the secret was not read, where `check` and `init` read it.

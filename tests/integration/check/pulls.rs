@@ -14,7 +14,43 @@ fn page() -> Fault {
     Fault::StatusWith { status: 200, headers, body: "<html>This page is blocked.</html>".to_owned() }
 }
 
+const HELLO: &str = "hub/library/hello-world";
+
 pub(super) const BROKEN: &[Broken] = &[
+    Broken {
+        what: "an index in an index, which engines pull: it was another image that was asked for",
+        options: plain,
+        breaks: |azure, _, setup| {
+            const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+            let inner = azure.manifest(HELLO, "latest").expect("pushed");
+            let size = inner.len();
+            let digest = azure.put_manifest(HELLO, "inner", INDEX, inner);
+            let outer = format!(
+                r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{INDEX}","digest":"{digest}","size":{size}}}]}}"#
+            );
+            azure.put_manifest(HELLO, "latest", INDEX, outer);
+            setup
+        },
+        found: &[],
+        skipped: &[],
+    },
+    Broken {
+        what: "an image of the old schema 1: a captive portal was said to be between",
+        options: plain,
+        breaks: |azure, _, setup| {
+            const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+            let image =
+                r#"{"schemaVersion":1,"name":"a","tag":"latest","architecture":"amd64","fsLayers":[],"history":[]}"#;
+            azure.put_manifest(HELLO, "latest", SCHEMA_1, image);
+            setup
+        },
+        found: &[(
+            "manifest",
+            "failed",
+            "an image of the old schema 1, which engines no longer pull: name another image with --image",
+        )],
+        skipped: FROM_BLOB,
+    },
     Broken {
         what: "the prefix is not that of a cache rule",
         options: plain,

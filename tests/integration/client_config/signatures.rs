@@ -1,11 +1,80 @@
 //! The file of `registries.d`, beside which no other may have an entry for the same address.
 
+use std::path::Path;
+
 use super::{client_config, text};
+
+const OURS: &str = "etc/containers/registries.d/50-acr-cache-proxy.yaml";
+/// What requires sigstore signatures of Docker Hub's images.
+const SIGNED: &str = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}], \"transports\": {\"docker\": {\
+    \"docker.io\": [{\"type\": \"sigstoreSigned\", \"keyPath\": \"/k\"}]}}}";
+
+fn put(root: &Path, path: &str, content: &str) {
+    let at = root.join(path);
+    std::fs::create_dir_all(at.parent().expect("a directory")).expect("made");
+    std::fs::write(at, content).expect("written");
+}
+
+/// Each host got the file, and with it no signed image could be pushed or copied by podman and skopeo, though no policy asked for signatures.
+#[test]
+fn signed_images_could_not_be_pushed_from_a_host_whose_policy_requires_no_signature() {
+    const POLICY: &str = "etc/containers/policy.json";
+    let of = |default: &str, scopes: &str| {
+        format!("{{\"default\": [{{{default}}}], \"transports\": {{\"docker\": {{{scopes}}}}}}}")
+    };
+    const ACCEPT: &str = "\"type\": \"insecureAcceptAnything\"";
+    const SIGSTORE: &str = "\"type\": \"sigstoreSigned\", \"keyPath\": \"/k\"";
+    let scope = |name: &str| of(ACCEPT, &format!("\"{name}\": [{{{SIGSTORE}}}]"));
+    let gpg = of(ACCEPT, "\"docker.io\": [{\"type\": \"signedBy\", \"keyType\": \"GPGKeys\", \"keyPath\": \"/k\"}]");
+    let crio = "[crio.image]\nsignature_policy = \"/srv/policy.json\"\n".to_owned();
+    for (files, is_wanted) in [
+        (vec![], false),
+        (vec![(POLICY, of(ACCEPT, ""))], false),
+        (vec![(POLICY, gpg)], false),
+        (vec![(POLICY, scope("docker.io"))], true),
+        (vec![(POLICY, scope("docker.io/library/busybox"))], true),
+        (vec![(POLICY, scope("*.io"))], true),
+        (vec![(POLICY, of(SIGSTORE, ""))], true),
+        // There is no route for it.
+        (vec![(POLICY, scope("gcr.io"))], false),
+        (vec![(POLICY, "{".to_owned())], false),
+        (vec![("usr/share/containers/policy.json", scope("docker.io"))], true),
+        (vec![(POLICY, of(ACCEPT, "")), ("usr/share/containers/policy.json", scope("docker.io"))], false),
+        (vec![("home/u/.config/containers/policy.json", scope("docker.io"))], true),
+        (vec![("etc/crio/policies/ns.json", scope("docker.io"))], true),
+        (vec![("etc/crio/crio.conf.d/10.conf", crio), ("srv/policy.json", scope("docker.io"))], true),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let run = |task: &[&str]| {
+            let output = client_config(&[&["podman", "--root", &at], task].concat());
+            (output.status.code(), text(&[output.stdout, output.stderr].concat()))
+        };
+        files.iter().for_each(|(path, content)| put(root.path(), path, content));
+        let (_, said) = run(&["--write"]);
+        assert_eq!(root.path().join(OURS).exists(), is_wanted, "{files:?} {said}");
+        assert_eq!(run(&["--check"]).0, Some(0), "{files:?}");
+        assert!(said.contains("with --remove-signatures alone"), "{said}");
+        // As an earlier version has left it.
+        std::fs::remove_file(root.path().join(OURS)).unwrap_or_default();
+        put(root.path(), POLICY, SIGNED);
+        run(&["--write"]);
+        assert!(root.path().join(OURS).exists());
+        std::fs::remove_file(root.path().join(POLICY)).expect("there");
+        files.iter().for_each(|(path, content)| put(root.path(), path, content));
+        let told =
+            format!("{OURS}: it is not needed, because no policy.json here requires a sigstore signature, and keeps");
+        let (status, said) = run(&["--check"]);
+        assert_eq!((status == Some(0), said.contains(&told)), (is_wanted, !is_wanted), "{files:?} {said}");
+        assert_eq!(run(&["--write"]).1.contains("and copied: --write --prune removes it"), !is_wanted, "{files:?}");
+        run(&["--write", "--prune"]);
+        assert_eq!((run(&["--check"]).0, root.path().join(OURS).exists()), (Some(0), is_wanted), "{files:?}");
+    }
+}
 
 /// It was written, with status 0, and stood: every pull of podman failed then.
 #[test]
 fn a_second_entry_for_the_proxys_address_was_written_beside_one_of_somebody_elses() {
-    const OURS: &str = "etc/containers/registries.d/50-acr-cache-proxy.yaml";
     const SYSTEMS: &str = "etc/containers/registries.d";
     const ROOTS: &str = "root/.config/containers/registries.d";
     let of = |address: &str| format!("docker: {{\"{address}\": {{lookaside: https://x.example}}}}\n");
@@ -35,6 +104,7 @@ fn a_second_entry_for_the_proxys_address_was_written_beside_one_of_somebody_else
     ] {
         for was_there in [false, true] {
             let root = tempfile::tempdir().expect("a directory");
+            put(root.path(), "etc/containers/policy.json", SIGNED);
             let at = root.path().to_string_lossy().into_owned();
             let run = |task: &[&str]| {
                 let output = client_config(&[&["podman", "--root", &at], task].concat());

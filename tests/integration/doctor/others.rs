@@ -1,7 +1,7 @@
 //! Hosts with podman and CRI-O.
 
-use super::Broken;
 use super::Do::{Change, Install, Link, Listen, Put, Remove, Swap, Write};
+use super::{Broken, POLICY, SIGSTORE};
 
 const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const MAIN: &str = "/etc/containers/registries.conf";
@@ -145,6 +145,7 @@ pub(super) const BROKEN: &[Broken] = &[
         what: "podman with two files that say where signatures of the proxy's are",
         made: &[
             Install(&["podman"]),
+            Put(POLICY, SIGSTORE),
             Write(&["podman"]),
             Put(
                 "/etc/containers/registries.d/proxy.yaml",
@@ -157,6 +158,7 @@ pub(super) const BROKEN: &[Broken] = &[
         what: "podman with another file of signatures before that of the proxy's",
         made: &[
             Install(&["podman"]),
+            Put(POLICY, SIGSTORE),
             Write(&["podman"]),
             Put("/etc/containers/registries.d/00.yaml", "docker: {\"@AT@\": {lookaside: https://x.example}}\n"),
         ],
@@ -356,7 +358,7 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "blocked")],
     },
     Broken {
-        what: "podman with an entry for a part of a registry",
+        what: "podman with an entry for official images that leads past the proxy: it was a note, and all of Docker Hub was said to be right",
         made: &[
             Install(&["podman"]),
             Write(&["podman"]),
@@ -365,7 +367,7 @@ pub(super) const BROKEN: &[Broken] = &[
                 "[[registry]]\nprefix = \"docker.io/library\"\nlocation = \"mirror.example/library\"\n",
             ),
         ],
-        found: &[],
+        found: &[("podman", "hidden")],
     },
     Broken {
         what: "podman with an entry that takes a part of a closed route elsewhere",

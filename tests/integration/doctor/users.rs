@@ -102,4 +102,16 @@ pub(super) const BROKEN: &[Broken] = &[
         ],
         found: &[("podman", "blocked"), ("podman", "blocked")],
     },
+    Broken {
+        what: "podman 6 with an entry of a user's for official images that leads past the proxy",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/home/ann/.config/containers/registries.conf.d/60-x.conf",
+                "[[registry]]\nprefix = \"docker.io/library\"\nlocation = \"docker.io/library\"\n",
+            ),
+        ],
+        found: &[("podman", "hidden")],
+    },
 ];

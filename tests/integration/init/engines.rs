@@ -72,8 +72,8 @@ async fn a_file_of_a_route_that_is_gone_is_removed_where_that_is_agreed_to() {
     let all = [&TWO[..], &["--source", "quay.io", "--prefix", "quay", "--skip", "try", "--yes"]].concat();
     for (answers, more, question, is_gone) in [
         (None, &["--yes", "--replace"][..], None, true),
-        (Some("y\ny\n"), &[], Some("Remove those of routes that are gone? [Y/n] "), true),
-        (Some("y\nn\n"), &[], Some("Remove those of routes that are gone? [Y/n] "), false),
+        (Some("y\ny\n"), &[], Some("Remove those that are not needed any more? [Y/n] "), true),
+        (Some("y\nn\n"), &[], Some("Remove those that are not needed any more? [Y/n] "), false),
     ] {
         let host = Host::new(SECRET).await;
         host.run(None, &all).await;

@@ -74,3 +74,44 @@ async fn an_image_without_an_index_is_compared_by_its_configuration() {
         assert_eq!(layers_asked.count(), layers, "{words}: {text}");
     }
 }
+
+/// containerd and dockerd pull such an image; here it failed with "an index in an index", and with the advice that leads there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_in_an_index_was_not_warmed() {
+    let (azure, pushed, proxy) = start().await;
+    let put = |tag: &str, manifests: Value| {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).to_string();
+        let size = index.len();
+        json!({"mediaType": INDEX, "digest": azure.put_manifest(REPOSITORY, tag, INDEX, index), "size": size})
+    };
+    let manifests: Vec<_> = pushed
+        .manifests
+        .iter()
+        .map(|(architecture, digest)| {
+            let size = azure.manifest(REPOSITORY, digest).expect("pushed").len();
+            let platform = json!({"os": "linux", "architecture": architecture});
+            json!({"mediaType": MANIFEST, "digest": digest, "size": size, "platform": platform})
+        })
+        .collect();
+    let of = |name: &str| manifests.iter().find(|entry| entry["platform"]["architecture"] == name).expect("pushed");
+    let inner = put("inner", json!(manifests));
+    put("nested", json!([inner]));
+    put("beside", json!([of("amd64"), inner]));
+    let mut deep = inner;
+    for level in 0..4 {
+        deep = put(&format!("deep{level}"), json!([deep]));
+    }
+    for (words, status, says) in [
+        ("nested --platform linux/amd64", 0, "3 manifests, 2 layers"),
+        ("nested --platform linux/arm64", 0, "3 manifests, 2 layers"),
+        ("nested --platform all", 0, "4 manifests, 4 layers"),
+        ("nested --platform windows/amd64", 1, "choose with --platform: it has linux/amd64, linux/arm64"),
+        ("beside --platform linux/amd64", 0, "3 manifests, 2 layers"),
+        ("beside --platform all", 0, "4 manifests, 4 layers"),
+        ("deep2 --platform linux/amd64", 0, "5 manifests, 2 layers"),
+        ("deep3 --platform linux/amd64", 1, "it is in more than 4 indexes in one another"),
+    ] {
+        let (is, text) = said(&warm(&azure, &proxy.url(""), &format!("busybox:{words}"), ""));
+        assert!(is == status && text.lines().any(|line| line.ends_with(says)), "{words}: {is}: {text}");
+    }
+}

@@ -22,15 +22,28 @@ const KINDS: [Kind; 5] = [
     Kind { name: "signedBaseLayer", needs: &["baseLayerIdentity"], takes: Some(&["baseLayerIdentity"]) },
 ];
 
-/// Whether one of a list of requirements is that there is no such image. The error says why the programs refuse the list, which is that of
-/// `place`.
-pub(super) fn rejects_of(list: &Value, place: &str) -> Result<bool, String> {
+/// What a list of requirements asks of an image, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Requirements {
+    /// There is no such image.
+    pub rejects: bool,
+    /// A signature as cosign makes it, which is kept beside the image.
+    pub sigstore: bool,
+    /// A signature of GPG, which is kept in a look-aside.
+    pub look_aside: bool,
+}
+
+/// What a list of requirements asks, which is that of `place`. The error says why the programs refuse the list.
+pub(super) fn requirements(list: &Value, place: &str) -> Result<Requirements, String> {
     let list = list.as_array().filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| format!("{place} has no list of requirements"))?;
     for requirement in list {
         is_taken(requirement).map_err(|wrong| format!("a requirement of {place} {wrong}"))?;
     }
-    Ok(list.iter().any(|requirement| requirement["type"] == "reject"))
+    let has = |kind: &str| list.iter().any(|requirement| requirement["type"] == kind);
+    let rejects = has("reject");
+    // Of what is rejected no signature is of use.
+    Ok(Requirements { rejects, sigstore: !rejects && has("sigstoreSigned"), look_aside: !rejects && has("signedBy") })
 }
 
 fn is_taken(requirement: &Value) -> Result<(), String> {
@@ -86,7 +99,8 @@ mod tests {
             ),
         ] {
             let list: Value = serde_json::from_str(list).expect("JSON");
-            assert_eq!(rejects_of(&list, "it"), expected.map_err(str::to_owned), "{list}");
+            let rejects = requirements(&list, "it").map(|all| all.rejects);
+            assert_eq!(rejects, expected.map_err(str::to_owned), "{list}");
         }
     }
 }
