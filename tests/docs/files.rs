@@ -135,10 +135,10 @@ pub(crate) fn unit(block: &Block) -> Result<(), String> {
     for line in block.text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let is_section = line.starts_with('[') && unit.lines().any(|other| other == line);
         is_in_section |= is_section;
-        // These two are systemd's own, and the unit has no use for them.
+        // These are systemd's own, and the unit has no use for them.
         let key = line.split_once('=').map(|(key, _)| key).unwrap_or_default();
-        if !is_section && !(is_in_section && (known.contains(key) || ["LoadCredential", "Environment"].contains(&key)))
-        {
+        let of_drop_ins = ["LoadCredential", "Environment", "RuntimeDirectory", "SupplementaryGroups"];
+        if !is_section && !(is_in_section && (known.contains(key) || of_drop_ins.contains(&key))) {
             return Err(format!("{line:?} is no setting of a unit, or stands in no section"));
         }
     }
