@@ -74,8 +74,11 @@ async fn a_new_process_that_answered_unasked_or_ended_after_its_word_left_nobody
     // The socket by which it is asked is the last one that it gets.
     let (hear, say) = ("dd bs=64 count=1 <&$at >/dev/null 2>&1", "printf '\\n' >&$at");
     for (number, (script, says)) in [
-        // It may be asked once before it has begun to write.
-        (format!("{say}\n{say}\n{say}\nexec sleep 400"), ": it answers before it is asked"),
+        // It may be asked once before it has begun to write; while it writes nobody asks.
+        (
+            format!("kill -STOP $PPID\n{say}\n{say}\n{say}\nkill -CONT $PPID\nexec sleep 400"),
+            ": it answers before it is asked",
+        ),
         (format!("{hear}\n{say}\n{hear}\n{say}\nexit 0"), "does not begin to serve: "),
         (format!("{hear}\n{say}\n{hear}\n{say}\n{hear}\nexit 0"), "does not begin to serve: "),
     ]
