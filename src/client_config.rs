@@ -350,6 +350,11 @@ impl Setup {
     pub(crate) fn authorities(&self) -> Vec<String> {
         self.certificates.iter().flat_map(|certificates| certificates.ca.clone()).collect()
     }
+
+    /// The certificates that the client will present to the mirror, with their keys, likewise.
+    pub(crate) fn pairs(&self) -> Vec<(String, Option<String>)> {
+        self.certificates.iter().flat_map(|certificates| certificates.client.clone()).collect()
+    }
 }
 
 /// The files for one client of the host below a root. The error is one sentence about settings that this client cannot be served with.

@@ -191,7 +191,7 @@
 //!   ask                              daemons of the host, asked within bounds
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
 //!   started, failed                  how an engine is started; whether its service has failed
-//!   trust, trust::shown              whether engines trust the certificate of a proxy that speaks TLS; what comes of one
+//!   trust, trust::shown, trust::presented    whether engines trust the certificate of a proxy that speaks TLS; whether it takes theirs
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   proxy::down                      why a proxy does not answer, as far as systemd tells it

@@ -61,6 +61,8 @@ labels! {
         Insecure = "insecure",
         /// The engine does not trust the proxy's certificate.
         Untrusted = "untrusted",
+        /// The proxy does not take what the engine presents of itself.
+        ClientCertificate = "client-certificate",
         /// The proxy may not be asked for all that a pull needs.
         Capabilities = "capabilities",
         /// The files are not looked for where they are.

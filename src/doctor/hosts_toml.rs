@@ -1,6 +1,6 @@
 //! `hosts.toml`, which containerd and dockerd read: which hosts are asked for a registry, in which order, for what.
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path, without_mark};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
@@ -95,18 +95,50 @@ pub(super) fn authorities(
     (certs, directories): (&str, &[Directory]),
     registry: &str,
 ) -> Option<Vec<String>> {
-    let Some(directory) = of(directories, registry) else { return Some(Vec::new()) };
-    let table = directory.file.content.as_ref().ok().and_then(|content| text::toml(content).ok()).unwrap_or_default();
-    let is_ours = |url: &str| expected.here.judge(&Address::parse(url).or_tls(true)) == Verdict::Ours;
-    let host = text::entries(&table, "host").into_iter().find_map(|(url, host)| is_ours(url).then_some(host));
-    let server = (expected.is_closed(registry) || host.is_none()).then_some(&table);
+    let Some((directory, host, table)) = asked(expected, directories, registry) else { return Some(Vec::new()) };
+    let server = (expected.is_closed(registry) || host.is_none()).then_some(table);
     let asked: Vec<_> = host.into_iter().chain(server).collect();
     if asked.iter().any(|settings| text::is_set(settings, "skip_verify")) {
         return None;
     }
-    let named = asked.into_iter().flat_map(|settings| strings(settings.get("ca")));
-    let beside = |path: String| if path.starts_with('/') { path } else { format!("{certs}/{}/{path}", directory.name) };
-    Some(named.map(beside).collect())
+    let named = asked.iter().flat_map(|settings| strings(settings.get("ca")));
+    Some(named.map(|path| beside(certs, directory, path)).collect())
+}
+
+/// The certificates of clients, and their keys, that the `hosts.toml` of a registry below `certs` names for the proxy.
+pub(super) fn clients(
+    expected: &Expected<'_>,
+    (certs, directories): (&str, &[Directory]),
+    registry: &str,
+) -> Vec<(String, Option<String>)> {
+    let Some((directory, host, table)) = asked(expected, directories, registry) else { return Vec::new() };
+    let pairs = match host.unwrap_or(table).remove("client") {
+        Some(Value::Array(pairs)) => pairs,
+        both => both.into_iter().collect(),
+    };
+    let pair = |one: &Value| {
+        let mut files = strings(Some(one)).into_iter().map(|path| beside(certs, directory, path));
+        Some((files.next()?, files.next()))
+    };
+    pairs.iter().filter_map(pair).collect()
+}
+
+/// The directory that counts for a registry, what its file says of the proxy, and all that it says.
+fn asked<'a>(
+    expected: &Expected<'_>,
+    directories: &'a [Directory],
+    registry: &str,
+) -> Option<(&'a Directory, Option<Table>, Table)> {
+    let directory = of(directories, registry)?;
+    let table = directory.file.content.as_ref().ok().and_then(|content| text::toml(content).ok()).unwrap_or_default();
+    let is_ours = |url: &str| expected.here.judge(&Address::parse(url).or_tls(true)) == Verdict::Ours;
+    let host = text::entries(&table, "host").into_iter().find_map(|(url, host)| is_ours(url).then(|| host.clone()));
+    Some((directory, host, table))
+}
+
+/// A path that is perhaps relative to the directory of the file that names it.
+fn beside(certs: &str, directory: &Directory, path: String) -> String {
+    if path.starts_with('/') { path } else { format!("{certs}/{}/{path}", directory.name) }
 }
 
 /// The texts of a value that is one, or a list, or a list of lists.

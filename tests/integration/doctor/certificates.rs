@@ -18,9 +18,12 @@ async fn with_tls(ca: &Authority) -> (Site, (Emulator, Secret), String) {
 }
 
 async fn with_pair(pair: &Pair) -> (Site, (Emulator, Secret), String) {
+    with_secret(Secret::new(pair, &[]), "").await
+}
+
+async fn with_secret(secret: Secret, more: &str) -> (Site, (Emulator, Secret), String) {
     let azure = testkit::azure().await;
-    let secret = Secret::new(pair, &[]);
-    let setup = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls("")));
+    let setup = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls(more)));
     let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
     let proxy = setup.start();
     let settings = settings.replacen("127.0.0.1:0", &proxy.address().to_string(), 1);
@@ -131,6 +134,49 @@ async fn fix_writes_no_files_by_which_an_engine_would_not_trust_the_proxy() {
         host.put(&format!("{certs_d}/{at}/ca.crt"), ca.pem());
         let output = host.doctor(&["--mirror", &mirror, "--fix"]);
         assert!(host.path(file).exists() && untrusting(&host, &mirror).is_empty(), "{output:?}");
+    }
+}
+
+/// "Nothing is wrong on this host" was said while the listener refused every engine, and pulls went to the source.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_certificate_the_listener_does_not_take_is_told() {
+    let [ca, nodes, others] = ["mirror CA", "nodes", "others"].map(Authority::new);
+    let secret = Secret::new(&ca.server(&["localhost"]), &[&nodes]);
+    let (site, _kept, at) = with_secret(secret, ", client_ca: {ca}").await;
+    let mirror = format!("https://{at}");
+    let [right, foreign] = [&nodes, &others].map(|ca| ca.client("node", "spiffe://x"));
+    let mixed = Pair { key: foreign.key.clone(), ..right.clone() };
+    for (program, client, certs_d) in
+        [("podman", "podman", "/etc/containers/certs.d"), ("dockerd", "docker", "/etc/docker/certs.d")]
+    {
+        for (pair, says) in [
+            (None, "the listener asks for a certificate of the client, and it presents none"),
+            (Some(&foreign), "the CA of what it presents is not in the listener's client_ca"),
+            (Some(&mixed), "/client.key is not the key of "),
+            (Some(&right), ""),
+        ] {
+            let host = site.host(&[Do::Install(&["podman"])]);
+            fs::remove_file(host.path("/usr/bin/podman")).expect("it was there");
+            host.put(&format!("/usr/bin/{program}"), "");
+            host.put(&format!("{certs_d}/{at}/ca.crt"), ca.pem());
+            if let Some(pair) = pair {
+                host.put(&format!("{certs_d}/{at}/client.cert"), &pair.certificate);
+                host.put(&format!("{certs_d}/{at}/client.key"), &pair.key);
+            }
+            let fixed = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror, "--fix"]).stderr).into_owned();
+            assert_eq!(
+                fixed.contains(&format!("no file of {client} is written, because with them ")),
+                !says.is_empty()
+            );
+            assert!(fixed.contains(says), "{fixed}");
+            write(&host, client, &mirror);
+            let found = found(&host.doctor(&["--json", "--mirror", &mirror]));
+            let is_found = found.iter().any(|(part, code)| part == program && code == "client-certificate");
+            assert_eq!(is_found, !says.is_empty(), "{says}: {found:?}");
+            let report = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror]).stdout).into_owned();
+            let fix = format!("install -D -m 0644 CLIENT.pem {certs_d}/{at}/client.cert && ");
+            assert_eq!((report.contains(says), report.contains(&fix)), (true, is_found), "{report}");
+        }
     }
 }
 
