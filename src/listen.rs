@@ -14,6 +14,7 @@ pub(crate) mod signal;
 pub(crate) mod tls;
 
 mod connection;
+mod fields;
 mod frames;
 mod h2;
 mod header;
