@@ -24,6 +24,7 @@ mod places;
 mod refusal;
 mod sessions;
 mod socket;
+mod unsent;
 
 #[cfg(feature = "hot-path")]
 pub(crate) use {connection::Connection, socket::Socket};
