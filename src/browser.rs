@@ -10,11 +10,14 @@ use oci::authority;
 /// Where a browser says from which site's page a request comes (W3C Fetch Metadata).
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// By what a browser is known.
+pub(crate) static SENT: [HeaderName; 3] = [header::ORIGIN, SITE, header::ACCEPT_LANGUAGE];
+
 /// Whether a browser sent the request. Of each one it says so: by `Origin`, or by `Sec-Fetch-Site`, which it leaves out over plain HTTP
 /// to any host but its own, so also to a name that was made to resolve to this host; or else by `Accept-Language`, which no page
 /// can remove. Whether a page or the user has asked is not looked at, because there is nothing here for a user either.
 pub(crate) fn sent(headers: &HeaderMap) -> bool {
-    [header::ORIGIN, SITE, header::ACCEPT_LANGUAGE].iter().any(|name| headers.contains_key(name))
+    SENT.iter().any(|name| headers.contains_key(name))
 }
 
 /// Whether the admin listener's own page may have been asked for by whoever sent this: the user, by typing the address, or the

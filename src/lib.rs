@@ -41,9 +41,9 @@
 //!     places                         which connection to the admin listener ends where there is no place for another
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
 //!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS
-//!       pace                           a client that takes next to nothing is given up
+//!       pace, unsent                   a client that takes next to nothing is given up; what the kernel keeps for one
 //!     near_timer                     spares the timers of requests their system calls
-//!     header, frames                 where an HTTP/1 header ends, how long an HTTP/2 frame may take
+//!     header, frames, fields         where an HTTP/1 header ends; the time of an HTTP/2 frame, the fields of a header block
 //!     h2                             gives each request over HTTP/2 its deadlines
 //!     refusal                        the answer to what never becomes a request
 //!     descriptors                    how many connections and requests the file descriptors suffice for

@@ -15,6 +15,7 @@ pub(crate) mod signal;
 pub(crate) mod tls;
 
 mod connection;
+mod fields;
 mod frames;
 mod h2;
 mod header;
@@ -24,6 +25,7 @@ mod places;
 mod refusal;
 mod sessions;
 mod socket;
+mod unsent;
 
 #[cfg(feature = "hot-path")]
 pub(crate) use {connection::Connection, socket::Socket};

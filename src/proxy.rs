@@ -177,6 +177,8 @@ impl ProxyHttp for Proxy {
             // No request is served behind a body, so it does not matter where the body ends.
             session.set_keepalive(None);
         }
+        // Behind what reads the whole of it: its trace, and where its body ends.
+        forward::lighten(session.req_header_mut());
         Ok(())
     }
 

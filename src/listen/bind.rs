@@ -14,6 +14,7 @@ use std::{fmt, fs};
 use nix::fcntl::OFlag;
 use tokio::net::{TcpSocket, UnixSocket, UnixStream};
 
+use super::unsent;
 use crate::config::Endpoint;
 use crate::directory::{Astray, Directory};
 
@@ -199,6 +200,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // Accepted connections inherit it (Linux), which saves a system call for each: the end of an answer does not wait until
     // the client has acknowledged what came before (RFC 896).
     socket.set_nodelay(true)?;
+    unsent::bound(&socket)?;
     socket.bind(address)?;
     socket.listen(QUEUE)?.into_std()
 }

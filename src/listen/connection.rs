@@ -135,7 +135,8 @@ impl<S: Stream> Connection<S> {
     /// From now on what comes is HTTP/2: first `preface` bytes that are no frame, then frames, each within `limit`.
     pub(crate) fn start_frames(&mut self, preface: usize, limit: Duration) {
         let mut frames = Frames::new(preface, limit);
-        frames.read(&self.buffer);
+        let length = frames.read(&self.buffer);
+        self.buffer.truncate(length);
         self.readable = Readable::Frames(frames);
     }
 
@@ -161,9 +162,16 @@ impl<S: Stream> AsyncRead for Connection<S> {
             return Poll::Ready(Ok(()));
         }
         let before = out.filled().len();
+        if let Readable::Frames(frames) = &mut me.readable
+            && let Some(end) = frames.last()
+        {
+            ready!(end.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let state = Pin::new(&mut me.stream).poll_read(context, out);
         if let Readable::Frames(frames) = &mut me.readable {
-            frames.read(out.filled().get(before..).unwrap_or_default());
+            let length = frames.read(out.filled().get(before..).unwrap_or_default());
+            out.set_filled(before + length);
             if frames.is_refused() {
                 return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
             }

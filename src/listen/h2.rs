@@ -1,19 +1,26 @@
-//! HTTP/2: Pingora runs each of a connection's requests in a task of its own, and this gives each its deadlines and its place.
+//! HTTP/2: Pingora runs each of a connection's requests in a task of its own, and this gives each its deadlines and its place, and
+//! bounds its header as that of an HTTP/1 request.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::header;
+use pingora::http::RequestHeader;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
+use super::header::MAX_FIELDS;
+use super::refusal::NoRequest;
 use crate::access::{Place, Reason};
 use crate::load::Load;
+use crate::proxy::room::Share;
 use crate::proxy::served;
 
 /// An app, each of whose requests runs with the watch of its deadlines and its connection's place.
@@ -50,6 +57,30 @@ async fn is_reset(session: &mut ServerSession) -> bool {
     poll_fn(|context| Poll::Ready(Pin::new(&mut stream.idle()).poll(context).is_ready())).await
 }
 
+/// What a header takes, by the lengths of its parts.
+fn length(request: &RequestHeader) -> usize {
+    let fields = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    fields.fold(request.uri.path_and_query().map_or(0, |path| path.as_str().len()), usize::saturating_add)
+}
+
+/// A length of zero says that no body comes, but not that nothing does: trailers may, and would be held as long as their request.
+/// Without it the end of the stream decides.
+fn forget_length_of_zero(request: &mut RequestHeader) {
+    if request.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
+        request.remove_header(&header::CONTENT_LENGTH);
+    }
+}
+
+impl<A> WithDeadlines<A> {
+    /// Answers with status and header alone, which wait for no window.
+    async fn refuse(&self, mut session: ServerSession, status: u16, why: Reason) {
+        self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
+        self.load.gate.refusals().count(why);
+        // It fails if the client has left, and then nobody waits for it.
+        let _ = session.respond_error(status).await;
+    }
+}
+
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A> {
     async fn process_new_http(
@@ -61,6 +92,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
             self.load.gate.refusals().count(Reason::Reset);
             return None;
         }
+        if session.req_header().headers.len() > MAX_FIELDS {
+            self.refuse(session, 400, Reason::Malformed).await;
+            return None;
+        }
+        let mut share = Share::of_header();
+        if !share.grow_header(length(session.req_header())) {
+            self.refuse(session, NoRequest::NoRoom.refusal().status().as_u16(), Reason::HeaderSize).await;
+            return None;
+        }
+        forget_length_of_zero(session.req_header_mut());
         served(self.place.clone(), self.app.process_new_http(session, shutdown)).await
     }
 

@@ -8,8 +8,8 @@ use memchr::memchr;
 
 use crate::proxy::is_token_byte;
 
-/// Fields of a header, as Pingora takes them.
-const MAX_FIELDS: usize = 256;
+/// Fields of a header, as Pingora takes them over HTTP/1.
+pub(super) const MAX_FIELDS: usize = 256;
 
 /// No header of an HTTP/1 request begins like this.
 #[derive(Debug, PartialEq, Eq)]

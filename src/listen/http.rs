@@ -82,8 +82,9 @@ pub(crate) struct Denied;
 
 /// What a connection brings next.
 enum Next {
-    /// The header of a request, and what has come of its body.
-    Request(BytesMut),
+    /// The header of a request, and what has come of its body; and what of the room for headers it takes until it is over, for Pingora
+    /// keeps all of it.
+    Request(BytesMut, Share),
     /// HTTP/2, from its first byte.
     Http2,
     /// Bytes that are refused before they become a request, and how long they took.
@@ -176,7 +177,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
             };
             is_first = false;
             match next {
-                Next::Request(bytes) => {
+                Next::Request(bytes, _share) => {
                     let mut session = ServerSession::new_http1(connection);
                     session.set_pipelined_prefix(bytes);
                     let request = self.app.process_new_http(session, shutdown);
@@ -313,7 +314,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     Ok(Some(length)) if self.kind == Kind::Admin && !is_understood(&bytes[..length]) => {
                         return refused(NoRequest::NotHttp, begun);
                     }
-                    Ok(Some(length)) => return Next::Request(connection.take_request(length, header.has_body())),
+                    Ok(Some(length)) if !share.grow_header(length) => return refused(NoRequest::NoRoom, begun),
+                    Ok(Some(length)) => {
+                        return Next::Request(connection.take_request(length, header.has_body()), share);
+                    }
                     Err(Malformed) if proxy_protocol::is_begun(bytes) => {
                         return refused(NoRequest::ProxyHeaderRefused, begun);
                     }

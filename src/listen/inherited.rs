@@ -15,6 +15,7 @@ use nix::libc::{AF_UNIX, SOCK_SEQPACKET};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::bind::Socket;
+use super::unsent;
 use crate::config::Endpoint;
 
 /// Where the descriptors begin.
@@ -200,6 +201,7 @@ fn socket(handed: &mut ListenFd, index: usize) -> io::Result<(Socket, Endpoint)>
         is_listening(getsockopt(&socket, sockopt::AcceptConn)?)?;
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        unsent::bound(&socket)?;
         let endpoint = Endpoint::Address(socket.local_addr()?);
         return Ok((Socket::Tcp(socket), endpoint));
     }

@@ -26,7 +26,7 @@ pub(crate) enum NoRequest {
     NotHttp,
     /// The header is larger than its limit.
     TooLarge,
-    /// One that came when many others, as long as it, had not ended either.
+    /// One that came when as many bytes of others were held as may be.
     NoRoom,
     /// The header has not ended in time.
     TooSlow,
@@ -62,7 +62,7 @@ impl NoRequest {
                 "the header is larger than limits.header_size",
             ),
             Self::NoRoom => {
-                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many long headers have not ended")
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many long headers are held at once")
             }
             Self::TooSlow => {
                 (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the header has not ended within limits.header_time")

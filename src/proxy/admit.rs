@@ -66,7 +66,8 @@ async fn has_body(session: &mut Session, is_pull: bool) -> bool {
         loop {
             match session.read_request_body().await {
                 Ok(Some(bytes)) if bytes.is_empty() => {}
-                Ok(None) => return false,
+                // Over HTTP/2 trailers may be all that has come. They would be held as long as the request.
+                Ok(None) => return !session.is_body_done(),
                 Ok(Some(_)) | Err(_) => return true,
             }
         }

@@ -19,6 +19,7 @@ use super::fail::Trouble;
 use super::relay::{bounds, framing};
 use super::trace::Trace;
 use super::{authorize, deadline, epoch, foreign, hop_by_hop, retry};
+use crate::browser;
 use crate::net::addresses::{Addresses, Attempt, keepalive};
 use crate::net::tunnel::Tunnel;
 
@@ -41,11 +42,31 @@ static FORWARDED: [HeaderName; 7] = [
     header::USER_AGENT,
 ];
 
-/// Of these, the ones that may cause a part of a list, which cannot be read here.
+/// More fields than clients of registries send, also behind a balancer.
+const USUAL_FIELDS: usize = 48;
+/// What is read here besides, by Pingora too.
+static READ: [HeaderName; 4] = [header::HOST, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+
+/// Of [`FORWARDED`], the ones that may cause a part of a list, which cannot be read here.
 static OF_PARTS: [HeaderName; 2] = [header::IF_RANGE, header::RANGE];
 
 /// What is to be read here comes as it is: without the header it may come in any coding (RFC 9110 section 12.5.3).
 pub(crate) const NOT_PACKED: HeaderValue = HeaderValue::from_static("identity");
+
+/// `early_request_filter`: lets go of the fields that nothing here reads and that no registry gets, where there are unusually many. A
+/// request waits for its client as long as that likes, and a map of 256 fields takes 40 KiB.
+pub(crate) fn lighten(request: &mut RequestHeader) {
+    if request.headers.len() <= USUAL_FIELDS {
+        return;
+    }
+    let is_read = |name: &HeaderName| FORWARDED.contains(name) || READ.contains(name) || browser::SENT.contains(name);
+    let others: Vec<_> = request.headers.keys().filter(|name| !is_read(name)).cloned().collect();
+    for name in &others {
+        request.remove_header(name);
+    }
+    // A map keeps the room that it once had; a copy of it has as much as it needs.
+    *request = request.clone();
+}
 
 /// `request_filter`, as soon as a request is admitted: keeps only the headers that a registry needs, without those that
 /// `Connection` lists. All others go no further, above all `Authorization`, `Cookie`, and what a proxy in front adds.

@@ -1,7 +1,7 @@
 //! Answers that this proxy gives itself.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, Session};
@@ -56,7 +56,12 @@ pub(crate) async fn refusal(session: &mut Session, context: &mut Context, refusa
     if session.req_header().method == http::Method::CONNECT {
         session.set_keepalive(None);
     }
-    let reply = Reply::refusal(&refusal);
+    let mut reply = Reply::refusal(&refusal);
+    // What a client still sends over HTTP/2, above all trailers, is held for as long as it leaves the answer waiting. One without words
+    // waits for no window.
+    if session.req_header().version == Version::HTTP_2 && !session.is_body_done() {
+        reply.body = Bytes::new();
+    }
     context.refuse(refusal);
     context.answered(reply.status, Body::Unchanged);
     write(session, &reply).await

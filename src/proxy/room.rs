@@ -1,5 +1,5 @@
 //! Room for what clients hold in memory: bodies, from the first byte that is read until nobody sends or keeps them any more, and
-//! headers of requests, until they have ended.
+//! headers of requests, from their first byte until the request is over.
 //!
 //! A client that reads slowly, or not at all, holds its answer for as long as it may, and one that sends slowly its header. Thousands
 //! may do so at once: what all of them hold together is bounded, whatever the registry or they send.
@@ -11,14 +11,14 @@ use bytes::Bytes;
 /// Bytes of bodies beside those that are kept: as many as the default of the whole cache.
 const BESIDE_CACHE: usize = 64 << 20;
 
-/// Bytes of headers that have not ended, beyond usual ones: some 500 of the largest.
+/// Bytes of headers beyond usual ones, of requests under way too: some 500 of the largest.
 const HEADERS: usize = 32 << 20;
 /// A header up to this length is a usual one, and takes nothing of the room: clients send less than 1 KiB, and some carry a token.
 const USUAL_HEADER: usize = 4 << 10;
 
 /// The rooms of this process.
 static BODIES: Room = Room::new(BESIDE_CACHE);
-static UNENDED: Room = Room::new(HEADERS);
+static LONG_HEADERS: Room = Room::new(HEADERS);
 
 #[derive(Debug)]
 struct Room {
@@ -53,10 +53,10 @@ impl Default for Share {
 impl Share {
     /// Of a header that comes; [`Self::grow_header`] takes what it needs.
     pub(crate) fn of_header() -> Self {
-        Self { room: &UNENDED, bytes: 0 }
+        Self { room: &LONG_HEADERS, bytes: 0 }
     }
 
-    /// Takes as much as so many bytes of a header need that has not ended. False if there is not that much left.
+    /// Takes as much as so many bytes of a header need. False if there is not that much left.
     pub(crate) fn grow_header(&mut self, length: usize) -> bool {
         length <= USUAL_HEADER || self.grow(length)
     }

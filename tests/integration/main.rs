@@ -29,6 +29,7 @@ mod flood;
 mod frames;
 mod h2c;
 mod head;
+mod held_headers;
 mod host_settings;
 mod http2;
 mod identity;
