@@ -162,6 +162,11 @@ impl TrustRoots {
         Self { certificates: Vec::new() }
     }
 
+    /// Whether this very certificate is one of them.
+    pub(crate) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.iter().any(|one| one == certificate)
+    }
+
     /// The same set for a client of reqwest's, which is to trust these and no others.
     pub(crate) fn reqwest_certificates(&self) -> reqwest::Result<Vec<reqwest::Certificate>> {
         self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()

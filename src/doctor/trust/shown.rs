@@ -1,12 +1,16 @@
 //! The certificate that the proxy shows, and whether clients with these authorities accept it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::CertificateError;
-use rustls::pki_types::ServerName;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -100,7 +104,7 @@ impl<'a> Shown<'a> {
 
 /// Why a client that trusts the authorities of these files does not accept the certificate; `None` if it does, or nobody shows one.
 async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
-    let config = TrustRoots::of_files(files.to_vec()).client().ok()?;
+    let config = as_engines(&TrustRoots::of_files(files.to_vec()))?;
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
     let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
     let shake = async {
@@ -111,5 +115,71 @@ async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
     match cause.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(why) => Some(Refusal::of(why)),
         _ => None,
+    }
+}
+
+/// Engines are of Go, which accepts a certificate that is itself among the authorities, as of `openssl req -x509`; rustls does not.
+fn as_engines(roots: &TrustRoots) -> Option<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.root_store()), Arc::clone(&provider));
+    let verifier = OfGo { usual: usual.build().ok()?, roots: roots.clone() };
+    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    Some(client.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+/// Nothing is sent over what it accepts.
+struct OfGo {
+    usual: Arc<WebPkiServerVerifier>,
+    roots: TrustRoots,
+}
+
+impl fmt::Debug for OfGo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfGo")
+    }
+}
+
+impl ServerCertVerifier for OfGo {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.usual.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+            // Its dates were looked at before that.
+            Err(rustls::Error::InvalidCertificate(why)) if Wrong::of(&why) == Wrong::OfAuthority => {
+                if !self.roots.has(end_entity) {
+                    return Err(CertificateError::UnknownIssuer.into());
+                }
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
     }
 }
