@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Unit;
+use super::lines::lines;
 use crate::host::{self, Host};
 use crate::installed::OWN_UNIT;
 
@@ -27,6 +28,24 @@ pub(crate) fn other(host: &Host, file: Option<&str>, given: &[(&str, String)]) -
     let unit = Unit::read(host, OWN_UNIT);
     let process = if host.is_this() { host::command_of(OWN_UNIT, PROGRAM) } else { None };
     of(&unit, process.as_deref(), file, given)
+}
+
+impl Unit {
+    /// What its files set a key of `[Service]` to, the one that counts most last; an empty one takes back what came before.
+    pub(crate) fn values(&self, key: &str) -> Vec<String> {
+        let (mut values, mut is_service) = (Vec::new(), false);
+        for line in self.texts.iter().flat_map(|(_, content)| lines(content)) {
+            if let Some(section) = line.strip_prefix('[') {
+                is_service = section == "Service]";
+            }
+            match line.split_once('=').filter(|(known, _)| is_service && known.trim() == key) {
+                Some((_, value)) if value.trim().is_empty() => values.clear(),
+                Some((_, value)) => values.push(value.trim().to_owned()),
+                None => {}
+            }
+        }
+        values
+    }
 }
 
 fn of(unit: &Unit, process: Option<&[String]>, file: Option<&str>, given: &[(&str, String)]) -> Option<Other> {
