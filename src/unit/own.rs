@@ -93,6 +93,20 @@ fn flag(name: &str, value: &str) -> (String, String) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn an_empty_value_takes_back_what_came_before() {
+        let main = "[Unit]\nGroup=no\n[Service]\nDynamicUser=yes\nGroup = a\n#Group=b\n";
+        for (texts, expected) in [
+            (&[main][..], &["a"][..]),
+            (&[main, "[Service]\nGroup=c\n"], &["a", "c"]),
+            (&[main, "[Service]\nGroup=\nGroup=c\n"], &["c"]),
+            (&[main, "[Service]\nGroup=\n"], &[]),
+        ] {
+            let texts: Vec<_> = texts.iter().map(|text| (String::new(), (*text).to_owned())).collect();
+            assert_eq!(Unit { texts, ..Unit::default() }.values("Group"), expected);
+        }
+    }
+
     /// The service "has earlier settings", and the command that was to put that right changed nothing.
     #[test]
     fn a_service_with_other_settings_was_told_to_read_them_again() {
