@@ -33,6 +33,7 @@ mod parse;
 mod proxy_protocol;
 mod routes;
 mod schema;
+pub(crate) mod service_user;
 mod setting;
 mod table;
 mod tls;

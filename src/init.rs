@@ -200,6 +200,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             }
             return Ok(self.left);
         }
+        self.tell_closed(&config);
         let serves = if self.does(Step::Service) { self.start(&config, chosen.is_new)? } else { self.is_served() };
         self.tell_unread();
         if serves {

@@ -19,7 +19,7 @@
 //!   config::listener, config::address    the listeners for clients; the forms of an address
 //!   config::tls, config::proxy_protocol    what a listener asks of each connection
 //!   config::access, config::routes, config::domain, config::identity, config::kind
-//!   config::credential             files that systemd hands to the unit alone
+//!   config::credential, config::service_user    files that systemd hands to the unit alone; those that its user may not read
 //!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::log, config::notify, config::drain    what is logged, and how; who is told of a fault; how long the end takes
 //!   config::doubt                  what is likely not meant, though it is no mistake
@@ -194,7 +194,7 @@
 //!   trust, trust::shown, trust::presented    whether engines trust the certificate of a proxy that speaks TLS; whether it takes theirs
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
-//!   proxy::down                      why a proxy does not answer, as far as systemd tells it
+//!   proxy::down, proxy::older, proxy::closed    why a proxy does not answer; variables of before; files that its user may not read
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
 //!   dockerd::former, dockerd::second    mirrors where the proxy was before; other processes of dockerd, which are not looked at
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Options;
@@ -10,6 +10,7 @@ use super::report::{Group, Hop, Kind, Line, Status};
 use super::warnings;
 use crate::config::credential::is_elsewhere;
 use crate::config::identity::Kind as IdentityKind;
+use crate::config::service_user::{self, ServiceUser};
 use crate::config::{self, Config, Endpoint};
 use crate::host::Host;
 use crate::installed::{OWN_SOCKET, OWN_UNIT};
@@ -86,6 +87,7 @@ pub(super) fn check(
         findings.warn("it is the package's example, whose registry nobody has: acr-cache-proxy init writes yours");
     }
     beside_socket(options, &parts.config).into_iter().for_each(|sentence| findings.failed(sentence));
+    closed(options, &parts.config, &mut findings);
     warn(&mut findings, &parts.config);
     not_here(&parts.config).into_iter().for_each(|text| findings.add(Status::Skipped, text));
     if findings.lines.iter().any(|line| line.status == Status::Failed) {
@@ -173,18 +175,19 @@ fn absent(config: &Config) -> Vec<String> {
 
 /// Credentials that only the start of the unit has, a sentence each.
 fn not_here(config: &Config) -> Vec<String> {
-    let identities = config.upstreams().iter().flat_map(|upstream| upstream.identity().kind().files());
-    let identities = identities.map(|(key, path)| (format!("identity.{key}"), path));
-    let tls = config.listeners().iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|files| {
-        let clients = files.clients.as_ref().map(|clients| ("client_ca", clients.ca.as_path()));
-        [("certificate", files.certificate.as_path()), ("key", files.key.as_path())].into_iter().chain(clients)
-    });
-    let tls = tls.map(|(key, path)| (format!("listen.tls.{key}"), path));
-    let ca_file = config.ca_file().map(|path| ("ca_file".to_owned(), path));
-    let elsewhere = identities.chain(tls).chain(ca_file).filter(|(_, path)| is_elsewhere(path));
+    let elsewhere = service_user::files(config).into_iter().filter(|(_, path)| is_elsewhere(path));
     elsewhere
         .map(|(key, path)| format!("{key} {}: not tried, since only the start of the unit has it", path.display()))
         .collect()
+}
+
+/// Files of the host's own settings that its service may not read, of which root, who runs this, would not know.
+fn closed(options: &Options, config: &Config, findings: &mut Findings) {
+    let file = options.file.as_deref();
+    let user = ServiceUser::of(&Host::new(PathBuf::from("/")), file, &[]);
+    for closed in user.map(|user| user.closed(file, config)).unwrap_or_default() {
+        if closed.ends_start { findings.failed(closed) } else { findings.warn(closed.to_string()) }
+    }
 }
 
 /// What the proxy says at its start, and goes on; and what its first sign-in would say of files.

@@ -47,7 +47,7 @@ labels! {
         NotReady = "not-ready",
         /// It has answered requests so that clients went to the source.
         Refused = "refused",
-        /// A file is not what the engine can read.
+        /// A file is not what the engine can read, or the proxy's service may not read it.
         Unreadable = "unreadable",
         /// The engine does not know the proxy.
         NoMirror = "no-mirror",

@@ -10,17 +10,18 @@ use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
 use crate::client_config::address::Address;
+use crate::config::service_user::{Closed, ServiceUser};
 use crate::config::{Config, Endpoint, reachable};
-use crate::control;
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
 use crate::installed::{OWN_UNIT as UNIT, RELOAD, RESTART};
 use crate::listen::activation::Sockets;
 use crate::metrics::labels::Cause;
-use crate::service_variables;
 use crate::shell::shell_word;
 
+mod closed;
 mod down;
+mod older;
 
 use down::Service;
 pub(super) use down::unit_state;
@@ -51,6 +52,8 @@ pub(super) struct Facts {
     variables: Option<(PathBuf, Result<Variables, String>)>,
     /// It was started with others than this file has: their names.
     older: Option<(String, Vec<&'static str>)>,
+    /// Files that its user may not read, although whoever asks may.
+    closed: Vec<Closed>,
     /// Nobody listens on this host, and it is the address of the mirror that was asked.
     is_elsewhere: bool,
 }
@@ -65,6 +68,7 @@ pub(super) async fn read(
     mirror: Option<&str>,
 ) -> Facts {
     let mut own = read_own(host, config, file.map(Path::new), sockets).await;
+    own.closed = ServiceUser::of(host, file, given).map(|user| user.closed(file, config)).unwrap_or_default();
     match (mirror, &own.answers) {
         (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => {
             elsewhere(url, sockets).await
@@ -101,6 +105,7 @@ async fn elsewhere(url: &str, sockets: &Sockets) -> Facts {
         is_there: false,
         variables: None,
         older: None,
+        closed: Vec::new(),
         is_elsewhere: true,
     }
 }
@@ -139,7 +144,7 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
         }
     }
     let beside = file.and_then(Path::parent).map(|directory| directory.join(VARIABLES));
-    let older = older(beside.as_deref().filter(|_| host.is_this()), status.as_ref()).await;
+    let older = older::read(beside.as_deref().filter(|_| host.is_this()), status.as_ref()).await;
     let variables = beside.filter(|_| answers.is_err()).map(|path| (path.clone(), Variables::read(&path)));
     Facts {
         at,
@@ -152,16 +157,9 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
         is_there,
         variables,
         older,
+        closed: Vec::new(),
         is_elsewhere: false,
     }
-}
-
-/// Which variables of this file the process of this `/status` was started with another value of, if it is one of this host.
-async fn older(file: Option<&Path>, status: Option<&Value>) -> Option<(String, Vec<&'static str>)> {
-    let (file, id) = (file?, u32::try_from(status?["process"]["id"].as_u64()?).ok()?);
-    let values = service_variables::of_file(file);
-    let names = tokio::task::spawn_blocking(move || control::older_variables(id, &values)).await.ok()?;
-    (!names.is_empty()).then(|| (file.display().to_string(), names))
 }
 
 async fn ask_at(endpoint: &Endpoint, target: &str) -> io::Result<Answer> {
@@ -216,6 +214,7 @@ pub(super) fn first(facts: &Facts, parts: &mut [Examined]) {
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
+    closed::find(&facts.closed, &mut found);
     let (at, all) = (&facts.at, listed(&expected.names()));
     match &facts.answers {
         Ok(answer) => {
@@ -250,7 +249,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         }
     }
     down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
-    found_older(facts, &mut found);
+    older::find(facts, &mut found);
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);
@@ -265,19 +264,6 @@ fn strange(facts: &Facts, answer: &Answer) -> Option<String> {
     }
     let is_proxys = denial(answer).is_some() || answer.is_registry && status < 500;
     (!is_proxys).then(|| format!("at {at} something else answers: {status} to GET /v2/, and not as a registry does"))
-}
-
-/// Variables count at a start only: a corrected secret changed nothing, and `check`, which has it, found nothing wrong.
-fn found_older(facts: &Facts, found: &mut Examined) {
-    let Some((file, names)) = &facts.older else { return };
-    found.find(Finding {
-        registries: Vec::new(),
-        code: Code::NotLoaded,
-        file: Some(file.clone()),
-        text: service_variables::older(names),
-        why: "it keeps that until it is started again: neither a reload nor an upgrade changes a variable".to_owned(),
-        fix: by_hand(RESTART),
-    });
 }
 
 /// What to do about a sign-in that fails.

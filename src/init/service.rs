@@ -8,6 +8,7 @@ use super::ask::{Manner, Stop};
 use super::served::{self, Running, Unread};
 use super::{CONFIG, ENVIRONMENT, Init, Step};
 use crate::config::Config;
+use crate::config::service_user::ServiceUser;
 use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::installed::{self, OWN_UNIT, RELOAD, RESTART};
@@ -133,6 +134,14 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         }
         self.talk.say("The service runs.\n")?;
         Ok(true)
+    }
+
+    /// Says which files its user may not read: root has tried the way with all of them.
+    pub(super) fn tell_closed(&mut self, config: &Config) {
+        let file = self.host.config.display().to_string();
+        let user = ServiceUser::of(&Host::new(self.options.root.clone()), Some(&file), &[]);
+        let closed = user.map(|user| user.closed(Some(&file), config)).unwrap_or_default();
+        self.left.extend(closed.iter().map(ToString::to_string));
     }
 
     /// The command that runs the proxy where no unit does, with the variables that the unit would have given it.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Unit;
+use super::lines::lines;
 use crate::host::{self, Host};
 use crate::installed::OWN_UNIT;
 
@@ -27,6 +28,24 @@ pub(crate) fn other(host: &Host, file: Option<&str>, given: &[(&str, String)]) -
     let unit = Unit::read(host, OWN_UNIT);
     let process = if host.is_this() { host::command_of(OWN_UNIT, PROGRAM) } else { None };
     of(&unit, process.as_deref(), file, given)
+}
+
+impl Unit {
+    /// What its files set a key of `[Service]` to, the one that counts most last; an empty one takes back what came before.
+    pub(crate) fn values(&self, key: &str) -> Vec<String> {
+        let (mut values, mut is_service) = (Vec::new(), false);
+        for line in self.texts.iter().flat_map(|(_, content)| lines(content)) {
+            if let Some(section) = line.strip_prefix('[') {
+                is_service = section == "Service]";
+            }
+            match line.split_once('=').filter(|(known, _)| is_service && known.trim() == key) {
+                Some((_, value)) if value.trim().is_empty() => values.clear(),
+                Some((_, value)) => values.push(value.trim().to_owned()),
+                None => {}
+            }
+        }
+        values
+    }
 }
 
 fn of(unit: &Unit, process: Option<&[String]>, file: Option<&str>, given: &[(&str, String)]) -> Option<Other> {
@@ -73,6 +92,20 @@ fn flag(name: &str, value: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_value_takes_back_what_came_before() {
+        let main = "[Unit]\nGroup=no\n[Service]\nDynamicUser=yes\nGroup = a\n#Group=b\n";
+        for (texts, expected) in [
+            (&[main][..], &["a"][..]),
+            (&[main, "[Service]\nGroup=c\n"], &["a", "c"]),
+            (&[main, "[Service]\nGroup=\nGroup=c\n"], &["c"]),
+            (&[main, "[Service]\nGroup=\n"], &[]),
+        ] {
+            let texts: Vec<_> = texts.iter().map(|text| (String::new(), (*text).to_owned())).collect();
+            assert_eq!(Unit { texts, ..Unit::default() }.values("Group"), expected);
+        }
+    }
 
     /// The service "has earlier settings", and the command that was to put that right changed nothing.
     #[test]

@@ -38,4 +38,5 @@ mod stopped;
 mod systemd;
 mod tags;
 mod tree;
+mod unread;
 mod versions;

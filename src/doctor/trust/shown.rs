@@ -122,14 +122,15 @@ async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
 fn as_engines(roots: &TrustRoots) -> Option<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.root_store()), Arc::clone(&provider));
-    let verifier = OfGo { usual: usual.build().ok()?, roots: roots.clone() };
+    let verifier = OfGo { usual: usual.build().ok(), roots: roots.clone() };
     let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     Some(client.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
 /// Nothing is sent over what it accepts.
 struct OfGo {
-    usual: Arc<WebPkiServerVerifier>,
+    /// `None` without a single authority.
+    usual: Option<Arc<WebPkiServerVerifier>>,
     roots: TrustRoots,
 }
 
@@ -148,7 +149,8 @@ impl ServerCertVerifier for OfGo {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.usual.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+        let Some(usual) = &self.usual else { return Err(CertificateError::UnknownIssuer.into()) };
+        match usual.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
             // Its dates were looked at before that.
             Err(rustls::Error::InvalidCertificate(why)) if Wrong::of(&why) == Wrong::OfAuthority => {
                 if !self.roots.has(end_entity) {
@@ -167,7 +169,8 @@ impl ServerCertVerifier for OfGo {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, certificate, signature)
+        let Some(usual) = &self.usual else { return Err(CertificateError::UnknownIssuer.into()) };
+        usual.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -176,10 +179,11 @@ impl ServerCertVerifier for OfGo {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, certificate, signature)
+        let Some(usual) = &self.usual else { return Err(CertificateError::UnknownIssuer.into()) };
+        usual.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
