@@ -31,6 +31,11 @@ pub(crate) fn settings(block: &Block) -> Result<(), String> {
 /// A client's file, or the lines for one, are what `client-config` prints.
 pub(crate) fn client(block: &Block) -> Result<(), String> {
     let directory = tempfile::tempdir().expect("a directory");
+    // Where one requires signatures, podman has a file more.
+    let policy = directory.path().join("etc/containers/policy.json");
+    std::fs::create_dir_all(policy.parent().expect("a directory")).expect("made");
+    std::fs::write(policy, "{\"default\": [{\"type\": \"sigstoreSigned\", \"keyPath\": \"/k\"}]}").expect("written");
+    let root = directory.path().to_string_lossy();
     let mut printed = String::new();
     for routes in [ONE.to_owned(), ONE.to_owned() + TWO] {
         let config = directory.path().join("config.yaml");
@@ -45,6 +50,10 @@ pub(crate) fn client(block: &Block) -> Result<(), String> {
                 .map(|line| format!("{}\n", line.trim()))
                 .collect::<String>();
         }
+        let written = ["client-config", "podman", "--write", "--root", &root, "--config", &config.to_string_lossy()];
+        assert!(program(&written).status.success());
+        let signatures = directory.path().join("etc/containers/registries.d/50-acr-cache-proxy.yaml");
+        printed += &std::fs::read_to_string(signatures).expect("written");
     }
     if printed.contains(&block.text) {
         return Ok(());
