@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use acr_emulator::Emulator;
 use testkit::Setup;
-use testkit::certificates::{Authority, Pair};
+use testkit::certificates::{Authority, Pair, self_signed};
 
 use super::{Do, Host, Site, found, listen, set_time};
 use crate::tls::Secret;
@@ -77,6 +77,22 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
         let expected: &[&str] = if is_found { &["containerd"] } else { &[] };
         assert_eq!(untrusting(), expected, "{ca}");
     }
+}
+
+/// Engines took the certificate that was given to them, and doctor said that they do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_engines_have_itself_was_called_untrusted() {
+    let pair = self_signed(&["localhost"]);
+    let (site, _kept, at) = with_pair(&pair).await;
+    let mirror = format!("https://{at}");
+    let host = site.host(&[Do::Install(&["podman"])]);
+    write(&host, "podman", &mirror);
+    assert_eq!(untrusting(&host, &mirror), ["podman"]);
+    let ca = format!("/etc/containers/certs.d/{at}/ca.crt");
+    host.put(&ca, &pair.certificate);
+    assert_eq!(untrusting(&host, &mirror), Vec::<String>::new());
+    host.put(&ca, &self_signed(&["localhost"]).certificate);
+    assert_eq!(untrusting(&host, &mirror), ["podman"], "that of another key");
 }
 
 /// dockerd 28 was called right by the file that it reads for `daemon.json` alone, and its pulls into the containerd image store, and all

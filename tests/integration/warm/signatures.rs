@@ -12,8 +12,8 @@ async fn what_podman_asks_for_beside_a_manifest_was_not_warmed() {
     let manifest = azure.manifest(REPOSITORY, &pushed.manifests[1].1).expect("pushed");
     azure.put_manifest(REPOSITORY, &tags[0], SIGNATURE, manifest);
     for (words, is_asked, says) in [
-        ("", false, "warmed busybox:latest: 3 manifests, 4 layers"),
-        (" --signatures", true, "warmed busybox:latest: 4 manifests, 6 layers"),
+        ("", false, "warmed busybox: 3 manifests, 4 layers"),
+        (" --signatures", true, "warmed busybox: 4 manifests, 6 layers"),
     ] {
         azure.clear_requests();
         let words = format!("busybox --platform all{words}");
