@@ -191,7 +191,7 @@
 //!   ask                              daemons of the host, asked within bounds
 //!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
 //!   started, failed                  how an engine is started; whether its service has failed
-//!   trust, trust::shown, trust::presented    whether engines trust the certificate of a proxy that speaks TLS; whether it takes theirs
+//!   trust, trust::shown, trust::clients, trust::presented    whether engines trust a proxy that speaks TLS; whether it takes their certificates
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   proxy::down, proxy::older, proxy::closed    why a proxy does not answer; variables of before; files that its user may not read

@@ -13,10 +13,12 @@ use crate::host::{self, Host};
 use crate::net::certificate::Wrong;
 use crate::shell::shell_word;
 
+mod clients;
 mod presented;
 mod shown;
 
-use presented::{Away, Door, Pair};
+use clients::{PAIR, pairs_below, put_pair};
+use presented::Door;
 use shown::{Refusal, Shown};
 
 /// Directories with a directory for each address, in which files that end so are authorities.
@@ -31,9 +33,6 @@ const CERTS_D: [&str; 6] = [
 const DOCKER_CERTS_D: &str = "/etc/docker/certs.d";
 /// The end of a command.
 const FILE: &str = "  # CA.pem: the certificate of the authority that has signed the proxy's";
-
-/// The end of another one.
-const PAIR: &str = "  # CLIENT.pem, CLIENT.key: a certificate of a CA in the listener's client_ca, and its key";
 
 /// Who goes by `hosts.toml`, which names authorities for each registry.
 pub(super) struct ByHostsToml<'a> {
@@ -58,112 +57,7 @@ enum Own {
 /// Adds what is wrong to the engines that pull through the proxy. Where nobody answers at its address, that is told of the proxy.
 pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
     servers(host, expected, by, parts).await;
-    clients(host, expected, by, parts).await;
-}
-
-/// What is wrong with the certificates that engines present.
-async fn clients(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
-    let url = Address::parse(&expected.here.url);
-    if !url.has_tls() {
-        return;
-    }
-    let mut door = Door::new(host, url);
-    for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
-        for name in
-            expected.names().into_iter().filter(|name| part.ways.get(*name) == Some(&Way::Proxy)).collect::<Vec<_>>()
-        {
-            let own = match authorities(part.part, host, expected, by, name) {
-                Own::Files(own, _) => own,
-                Own::Everything => Vec::new(),
-                Own::Unknown => {
-                    let note = "the proxy asks clients for a certificate: what its own settings present is not judged";
-                    part.notes.extend(door.away(&[], &[]).await.map(|_| note.to_owned()));
-                    break;
-                }
-            };
-            let (pairs, fix) = presented(part.part, host, expected, by, name);
-            let Some(away) = door.away(&own, &pairs).await else { continue };
-            let is_first = matches!((&away, part.part), (Away::Unusable(_), Part::Containerd | Part::Dockerd));
-            let (way, why) = match is_first {
-                true => (
-                    Way::Nowhere,
-                    format!(
-                        "{} loads it before it asks anybody, so every pull of {{registries}} fails",
-                        part.part.name()
-                    ),
-                ),
-                false => (
-                    expected.way_without_proxy(name),
-                    format!("TLS with the proxy fails, and {PAST}; of a closed route every pull fails"),
-                ),
-            };
-            part.ways.insert(name.to_owned(), way);
-            let text = format!("{} does not take what it presents: {away}", expected.here.url);
-            part.find(Finding {
-                registries: vec![name.to_owned()],
-                code: Code::ClientCertificate,
-                file: None,
-                text,
-                why,
-                fix,
-            });
-        }
-    }
-}
-
-/// What an engine presents to the proxy when it asks for a registry, and how it gets a pair that fits.
-fn presented(
-    part: Part,
-    host: &Host,
-    expected: &Expected<'_>,
-    by: &ByHostsToml<'_>,
-    registry: &str,
-) -> (Vec<Pair>, Fix) {
-    let at = authority(expected);
-    let by_file = |client: Client, place: (&str, &[Directory])| {
-        let certs_d = client.certs_d().unwrap_or_default();
-        let pair = format!("client = [[\"{certs_d}/{at}/client.cert\", \"{certs_d}/{at}/client.key\"]]");
-        let file = hosts_toml::of(place.1, registry);
-        let by_hand = file.filter(|file| place.0 != certs_d || hosts_toml::is_foreign(file));
-        let then = match by_hand {
-            Some(file) => edit(file.path(), &format!("{PAIR}; below [host.\"{}\"]: {pair}", expected.here.url)),
-            None => expected.write(client, PAIR),
-        };
-        (hosts_toml::clients(expected, place, registry), put_pair(certs_d, at, &format!(" && {}", then.command)))
-    };
-    let containers = "/etc/containers/certs.d";
-    match part {
-        Part::Podman => (pairs_below(host, &CERTS_D, at), put_pair(containers, at, PAIR)),
-        Part::Crio => {
-            (pairs_below(host, &CERTS_D, at), put_pair(containers, at, &format!(" && systemctl restart crio{PAIR}")))
-        }
-        Part::Containerd => {
-            let place = by.containerd.iter().find(|(_, all)| hosts_toml::of(all, registry).is_some());
-            by_file(Client::Containerd, place.copied().unwrap_or_default())
-        }
-        _ => match by.dockerd {
-            Some((Reads::All, directories)) => by_file(Client::Docker, (DOCKER_CERTS_D, directories)),
-            _ => (pairs_below(host, &[DOCKER_CERTS_D], at), put_pair(DOCKER_CERTS_D, at, PAIR)),
-        },
-    }
-}
-
-/// Puts a certificate and its key where an engine looks for those that it presents to a host, and then something more.
-fn put_pair(directory: &str, at: &str, then: &str) -> Fix {
-    let file = |name: &str| shell_word(&format!("{directory}/{at}/{name}"));
-    let (certificate, key) = (file("client.cert"), file("client.key"));
-    by_hand(format!("install -D -m 0644 CLIENT.pem {certificate} && install -D -m 0600 CLIENT.key {key}{then}"))
-}
-
-/// The pairs in the directories of this address. Half a pair is told of the engine's files.
-fn pairs_below(host: &Host, directories: &[&str], at: &str) -> Vec<Pair> {
-    let pairs = directories.iter().flat_map(|directory| {
-        let names = host.list(&format!("{directory}/{at}")).unwrap_or_default();
-        let stems = names.iter().filter_map(|name| name.strip_suffix(".cert"));
-        let whole = stems.filter(|stem| names.contains(&format!("{stem}.key")));
-        whole.map(|stem| format!("{directory}/{at}/{stem}")).collect::<Vec<_>>()
-    });
-    pairs.map(|stem| (format!("{stem}.cert"), Some(format!("{stem}.key")))).collect()
+    clients::judge(host, expected, by, parts).await;
 }
 
 /// What is wrong with whom engines trust.

@@ -244,7 +244,7 @@ impl TokenResponse {
                 }
                 404 | 410 => "the identity endpoint is not ready, trying again",
                 429 => "too many requests for tokens, waiting",
-                200..=299 => "the answer is not a token: is a proxy or captive portal between?",
+                200..=399 => "the answer is not a token: is a proxy or captive portal between?",
                 400..=499 => "the sign-in was refused, check the identity's settings",
                 _ => "the service has trouble, trying again",
             },

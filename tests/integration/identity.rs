@@ -174,25 +174,26 @@ async fn a_failed_sign_in_is_reported_by_hop() {
 /// The registry was sent `access_token=` without a value, and said that the identity has no role. A captive portal answers like this.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_the_sign_in_without_a_token_counted_as_signed_in() {
-    const SAYS: &str = "200: the answer is not a token: is a proxy or captive portal between?";
+    const SAYS: &str = "the answer is not a token: is a proxy or captive portal between?";
     const REMEDY: &str = "; what to do: let this host reach Azure without a login page";
-    let answered = |body: &str| Fault::StatusWith { status: 200, headers: Vec::new(), body: body.to_owned() };
-    for (hop, by, body) in [
-        (Hop::Entra, "client secret", "{}"),
-        (Hop::Entra, "client secret", r#"{"token_type":"Bearer","expires_in":3600,"access_token":""}"#),
-        (Hop::Entra, "client secret", r#"{"token_type":"Bearer","expires_in":3600,"access_token":"a\r\nb"}"#),
-        (Hop::Imds, "managed identity", r#"{"expires_in":"3600","access_token":""}"#),
-        (Hop::Imds, "managed identity", r#"{"expires_in":"3600","access_token":"a b"}"#),
+    for (hop, by, status, body) in [
+        (Hop::Entra, "client secret", 200, "{}"),
+        // It was said to have trouble.
+        (Hop::Entra, "client secret", 302, "<html>sign in</html>"),
+        (Hop::Entra, "client secret", 200, r#"{"token_type":"Bearer","expires_in":3600,"access_token":""}"#),
+        (Hop::Entra, "client secret", 200, r#"{"token_type":"Bearer","expires_in":3600,"access_token":"a\r\nb"}"#),
+        (Hop::Imds, "managed identity", 200, r#"{"expires_in":"3600","access_token":""}"#),
+        (Hop::Imds, "managed identity", 200, r#"{"expires_in":"3600","access_token":"a b"}"#),
     ] {
         let identity_listen = Some(([127, 0, 0, 1], 0).into());
         let azure =
             acr_emulator::Emulator::start(acr_emulator::Options { identity_listen, ..testkit::options() }).await;
         let azure = azure.expect("started");
-        azure.inject(hop, answered(body));
+        azure.inject(hop, Fault::StatusWith { status, headers: Vec::new(), body: body.to_owned() });
         let setup = Setup::new(&azure).settings("token_wait: 1s");
         let proxy = if hop == Hop::Imds { setup.managed(&azure) } else { setup }.start();
         let line = proxy.wait_for_log(SAYS);
-        assert!(line.contains(&format!("entra: {by}: {SAYS}")) && line.contains(REMEDY), "{body}: {line}");
+        assert!(line.contains(&format!("entra: {by}: {status}: {SAYS}")) && line.contains(REMEDY), "{body}: {line}");
         let answer = manifest(&proxy);
         assert!(answer.status == 503 && answer.body.contains(SAYS), "{body}: {answer:?}");
         let asked = azure.requests().iter().any(|request| request.hop == Hop::Exchange);
