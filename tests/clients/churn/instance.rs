@@ -51,7 +51,7 @@ const VARIANTS: [(&str, &str); 9] = [
     ("prefix: ghcr,", "prefix: ghcr2,"),
     // Its connections are closed, too.
     ("trusted: [192.0.2.0/24]", "trusted: [192.0.2.0/24, 203.0.113.0/24]"),
-    ("listen: [", "listen: [{address: '127.0.0.1:0'}, "),
+    ("listen: [", "listen: [{address: '0.0.0.0:0'}, "),
     ("token_wait: 20s", "token_wait: 10s"),
 ];
 
