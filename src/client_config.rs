@@ -15,7 +15,7 @@ pub(crate) mod address;
 mod amend;
 mod buildkit;
 mod by_flag;
-mod certificates;
+pub(crate) mod certificates;
 mod containerd;
 mod docker;
 mod docker_desktop;

@@ -157,7 +157,7 @@
 //!   recent, history                bounded: images, clients, failed requests; the last quarter of an hour
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
-//! net::certificate, net::client    what is wrong with a server's; the HTTP client of calls that are not pulls, with their limits
+//! net::certificate, net::verifier, net::client    what is wrong with a server's; another look at one; the HTTP client of other calls
 //! chroot                           where a path of a tree leads, whose root is the tree's
 //! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step

@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod egress;
 pub(crate) mod trust;
 pub(crate) mod tunnel;
+pub(crate) mod verifier;
 
 /// What is said where a registry takes no connection.
 pub(crate) const NO_CONNECTION: &str =

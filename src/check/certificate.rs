@@ -6,10 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use httpdate::fmt_http_date;
 use oci::quote::quoted;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, ProtocolVersion, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CertificateError, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -20,6 +18,7 @@ use x509_parser::prelude::FromDer as _;
 use crate::listen::certificate::time;
 use crate::net::certificate::Wrong;
 use crate::net::trust::TrustRoots;
+use crate::net::verifier;
 
 /// As long as a request gives it.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
@@ -69,18 +68,18 @@ pub(super) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     roots: &TrustRoots,
 ) -> Result<(&'static str, Option<Certificate>), String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|cause| format!("{host}: {cause}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.root_store()), Arc::clone(&provider));
-    let verifier =
-        Arc::new(Witness { inner: inner.build().map_err(|cause| cause.to_string())?, seen: OnceLock::new() });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|cause| cause.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::<Witness>::clone(&verifier))
-        .with_no_client_auth();
+    // Also of a handshake that fails.
+    let seen = Arc::new(OnceLock::new());
+    let config = verifier::client(roots, {
+        let seen = Arc::clone(&seen);
+        move |certificate, _, verified| {
+            let _ = seen.set(certificate.clone().into_owned());
+            verified
+        }
+    });
+    let config = config.map_err(|cause| cause.to_string())?;
     let connected = timeout(HANDSHAKE_LIMIT, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
-    let seen = verifier.seen.get().and_then(Certificate::read);
+    let seen = seen.get().and_then(Certificate::read);
     match connected {
         Ok(Ok(stream)) => {
             let version = match stream.get_ref().1.protocol_version() {
@@ -127,48 +126,5 @@ fn wrong(why: &CertificateError, host: &str, seen: Option<&Certificate>) -> Stri
             let issuer = seen.map(|certificate| format!(": it is issued by {}", certificate.issuer));
             format!("its certificate is not trusted: {remedy}{}", issuer.unwrap_or_default())
         }
-    }
-}
-
-/// Verifies as usual, and remembers the certificate, also of a handshake that fails.
-#[derive(Debug)]
-struct Witness {
-    inner: Arc<WebPkiServerVerifier>,
-    seen: OnceLock<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let _ = self.seen.set(end_entity.clone().into_owned());
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }

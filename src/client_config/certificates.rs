@@ -79,6 +79,6 @@ impl Certificates {
 }
 
 /// A path that is perhaps relative to the directory of the file that names it.
-fn beside(directory: &str, path: &str) -> String {
+pub(crate) fn beside(directory: &str, path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") }
 }

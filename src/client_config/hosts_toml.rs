@@ -2,7 +2,7 @@
 
 pub(crate) mod fault;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::address::{Address, Here, Order, Verdict, order};
 use super::certificates::Certificates;
@@ -74,24 +74,30 @@ pub(super) fn certificates(content: &str, mirror: &Mirror) -> Certificates {
     let Some((_, host)) = text::entries(&file, "host").into_iter().find(|(url, _)| is_it(url)) else {
         return Certificates::default();
     };
-    let ca = match host.get("ca") {
-        Some(Value::String(one)) => vec![one.clone()],
-        _ => text::texts(host, "ca").unwrap_or_default(),
+    named(host)
+}
+
+/// Which certificates the table of a host, or a whole file about its `server`, names.
+pub(crate) fn named(host: &Table) -> Certificates {
+    let pairs = match host.get("client") {
+        Some(Value::Array(pairs)) => pairs.as_slice(),
+        Some(both) => std::slice::from_ref(both),
+        None => &[],
     };
-    let pair = |value: &Value| match value {
-        Value::String(both) => Some((both.clone(), None)),
-        Value::Array(pair) => match pair.as_slice() {
-            [Value::String(certificate), Value::String(key)] => Some((certificate.clone(), Some(key.clone()))),
-            _ => None,
-        },
-        _ => None,
+    let pair = |one: &Value| {
+        let mut files = strings(Some(one)).into_iter();
+        Some((files.next()?, files.next()))
     };
-    let client = match host.get("client") {
-        Some(Value::Array(all)) => all.iter().filter_map(pair).collect(),
-        Some(one) => pair(one).into_iter().collect(),
-        None => Vec::new(),
-    };
-    Certificates { ca, client }
+    Certificates { ca: strings(host.get("ca")), client: pairs.iter().filter_map(pair).collect() }
+}
+
+/// The texts of a value that is one, or a list, or a list of lists.
+pub(crate) fn strings(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::String(text)) => vec![text.clone()],
+        Some(Value::Array(all)) => all.iter().flat_map(|one| strings(Some(one))).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Whether two files say the same, with the hosts in the same order.

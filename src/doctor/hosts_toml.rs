@@ -1,13 +1,14 @@
 //! `hosts.toml`, which containerd and dockerd read: which hosts are asked for a registry, in which order, for what.
 
-use toml::{Table, Value};
+use toml::Table;
 
 use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path, without_mark};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
 use crate::client_config::address::{Address, Here, Slip, Verdict, order};
 use crate::client_config::carries_marker;
+use crate::client_config::certificates::beside;
 use crate::client_config::hosts_toml::fault::fault;
-use crate::client_config::hosts_toml::{Entry, Hosts};
+use crate::client_config::hosts_toml::{Entry, Hosts, named, strings};
 use crate::client_config::text::{self, MARK};
 use crate::host::{DENIED, Host, Text};
 
@@ -65,14 +66,14 @@ pub(super) fn read(host: &Host, certs: &str) -> Vec<Directory> {
 
 /// The first file of a certificate or a key that a `hosts.toml` names and that cannot be loaded. One that whoever runs this may not read
 /// is not judged.
-fn unusable(host: &Host, beside: &str, content: &str) -> Option<(String, String)> {
+fn unusable(host: &Host, directory: &str, content: &str) -> Option<(String, String)> {
     let table = text::toml(content).ok()?;
     let hosts = text::entries(&table, "host").into_iter().map(|(_, host)| host);
     for settings in hosts.chain([&table]) {
-        let named = |key: &str| strings(settings.get(key));
-        let authorities = named("ca").into_iter().map(|path| (path, true));
-        for (path, is_authority) in authorities.chain(named("client").into_iter().map(|path| (path, false))) {
-            let path = if path.starts_with('/') { path } else { format!("{beside}/{path}") };
+        let texts = |key: &str| strings(settings.get(key));
+        let authorities = texts("ca").into_iter().map(|path| (path, true));
+        for (path, is_authority) in authorities.chain(texts("client").into_iter().map(|path| (path, false))) {
+            let path = beside(directory, &path);
             let wrong = match host.read(&path).map(|text| text.content) {
                 None => "it is not there".to_owned(),
                 Some(Err(wrong)) if wrong == DENIED => continue,
@@ -96,13 +97,13 @@ pub(super) fn authorities(
     registry: &str,
 ) -> Option<Vec<String>> {
     let Some((directory, host, table)) = asked(expected, directories, registry) else { return Some(Vec::new()) };
-    let server = (expected.is_closed(registry) || host.is_none()).then_some(table);
-    let asked: Vec<_> = host.into_iter().chain(server).collect();
+    let server = (expected.is_closed(registry) || host.is_none()).then_some(&table);
+    let asked: Vec<_> = host.as_ref().into_iter().chain(server).collect();
     if asked.iter().any(|settings| text::is_set(settings, "skip_verify")) {
         return None;
     }
-    let named = asked.iter().flat_map(|settings| strings(settings.get("ca")));
-    Some(named.map(|path| beside(certs, directory, path)).collect())
+    let named = asked.into_iter().flat_map(|settings| named(settings).ca);
+    Some(named.map(|path| of_path(certs, directory, &path)).collect())
 }
 
 /// The certificates of clients, and their keys, that the `hosts.toml` of a registry below `certs` names for the proxy.
@@ -112,15 +113,9 @@ pub(super) fn clients(
     registry: &str,
 ) -> Vec<(String, Option<String>)> {
     let Some((directory, host, table)) = asked(expected, directories, registry) else { return Vec::new() };
-    let pairs = match host.unwrap_or(table).remove("client") {
-        Some(Value::Array(pairs)) => pairs,
-        both => both.into_iter().collect(),
-    };
-    let pair = |one: &Value| {
-        let mut files = strings(Some(one)).into_iter().map(|path| beside(certs, directory, path));
-        Some((files.next()?, files.next()))
-    };
-    pairs.iter().filter_map(pair).collect()
+    let path = |path: String| of_path(certs, directory, &path);
+    let pairs = named(host.as_ref().unwrap_or(&table)).client.into_iter();
+    pairs.map(|(certificate, key)| (path(certificate), key.map(path))).collect()
 }
 
 /// The directory that counts for a registry, what its file says of the proxy, and all that it says.
@@ -136,18 +131,9 @@ fn asked<'a>(
     Some((directory, host, table))
 }
 
-/// A path that is perhaps relative to the directory of the file that names it.
-fn beside(certs: &str, directory: &Directory, path: String) -> String {
-    if path.starts_with('/') { path } else { format!("{certs}/{}/{path}", directory.name) }
-}
-
-/// The texts of a value that is one, or a list, or a list of lists.
-fn strings(value: Option<&Value>) -> Vec<String> {
-    match value {
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(all)) => all.iter().flat_map(|one| strings(Some(one))).collect(),
-        _ => Vec::new(),
-    }
+/// A path that a file of this directory names.
+fn of_path(certs: &str, directory: &Directory, path: &str) -> String {
+    beside(&format!("{certs}/{}", directory.name), path)
 }
 
 /// Whether one of these directories has a file.

@@ -173,27 +173,25 @@ pub(super) async fn lack(
         return None;
     }
     let (certs_d, mut own) = (client.certs_d()?, setup.authorities());
-    match client {
-        Client::Podman => own.extend(below(host, &CERTS_D, authority(expected))),
+    let at = authority(expected);
+    let directories = match client {
+        Client::Podman => &CERTS_D[..],
         // For daemon.json.
-        Client::Docker => own.extend(below(host, &[DOCKER_CERTS_D], authority(expected))),
-        _ => {}
-    }
+        Client::Docker => &[DOCKER_CERTS_D],
+        _ => &[],
+    };
+    own.extend(below(host, directories, at));
     let Some(refusal) = Shown::new(host, url.clone()).refusal(&own).await else {
         let mut pairs = setup.pairs();
-        match client {
-            Client::Podman => pairs.extend(pairs_below(host, &CERTS_D, authority(expected))),
-            Client::Docker => pairs.extend(pairs_below(host, &[DOCKER_CERTS_D], authority(expected))),
-            _ => {}
-        }
+        pairs.extend(pairs_below(host, directories, at));
         let away = Door::new(host, url).away(&own, &pairs).await?;
-        let fix = put_pair(certs_d, authority(expected), PAIR);
+        let fix = put_pair(certs_d, at, PAIR);
         return Some(format!(
             "with them {} would not take what it presents, and pulls of closed routes would fail: {away}; do this, and run doctor --fix again: {}",
             expected.here.url, fix.command
         ));
     };
-    let fix = instead(expected, &refusal).unwrap_or_else(|| by_hand(put(certs_d, authority(expected), FILE)));
+    let fix = instead(expected, &refusal).unwrap_or_else(|| by_hand(put(certs_d, at, FILE)));
     Some(format!(
         "with them it would not trust the certificate of {}, and pulls of closed routes would fail: {}; do this, and run doctor --fix again: {}",
         expected.here.url, refusal.text, fix.command

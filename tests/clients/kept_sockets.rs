@@ -1,5 +1,6 @@
 //! Sockets that systemd keeps for the proxy (docs/operations.md): while it does not start, and when both units are restarted.
 
+use acr_emulator::Emulator;
 use serde_json::Value;
 
 use crate::home::Home;
@@ -12,6 +13,16 @@ const RESTART: &str = "systemctl restart acr-cache-proxy.socket acr-cache-proxy"
 /// Of curl, where nobody takes the connection, and where a connection ends without an answer.
 const REFUSED: i32 = 7;
 const RESET: i32 = 56;
+
+/// A host on which both units are enabled and run, with these settings.
+fn with_both(home: &Home, azure: &Emulator, settings: &str) -> Systemd {
+    let systemd = Systemd::boot(home);
+    install(&systemd);
+    configure(&systemd, azure, settings, SECRETS);
+    systemd.run("systemctl daemon-reload");
+    systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
+    systemd
+}
 
 fn states(systemd: &Systemd) -> String {
     let show = "systemctl show --property=ActiveState --value acr-cache-proxy.socket acr-cache-proxy.service";
@@ -40,11 +51,7 @@ async fn while_the_proxy_did_not_start_clients_of_its_kept_socket_waited_without
     let azure = azure().await;
     for (settings, left) in [("no_such_setting: 1\n", "failed failed"), ("listen: 127.0.0.1:8090\n", "failed active")] {
         let home = Home::new(&[azure.ca_pem()]);
-        let systemd = Systemd::boot(&home);
-        install(&systemd);
-        configure(&systemd, &azure, "", SECRETS);
-        systemd.run("systemctl daemon-reload");
-        systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
+        let systemd = with_both(&home, &azure, "");
         assert!(systemd.serves(ASK), "{}", systemd.journal());
 
         configure(&systemd, &azure, settings, SECRETS);
@@ -73,11 +80,7 @@ async fn while_the_proxy_did_not_start_clients_of_its_kept_socket_waited_without
 async fn a_restart_of_both_units_failed_and_lost_the_socket() {
     let azure = azure().await;
     let home = Home::new(&[azure.ca_pem()]);
-    let systemd = Systemd::boot(&home);
-    install(&systemd);
-    configure(&systemd, &azure, "admin: 127.0.0.1:8081\n", SECRETS);
-    systemd.run("systemctl daemon-reload");
-    systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
+    let systemd = with_both(&home, &azure, "admin: 127.0.0.1:8081\n");
     for (before, is_found) in [
         (&[][..], false),
         (&["systemctl stop acr-cache-proxy.service"], false),
@@ -115,11 +118,7 @@ async fn a_restart_of_both_units_failed_and_lost_the_socket() {
 async fn init_took_its_own_service_for_a_foreign_process() {
     let azure = azure().await;
     let home = Home::new(&[azure.ca_pem()]);
-    let systemd = Systemd::boot(&home);
-    install(&systemd);
-    configure(&systemd, &azure, "admin: 127.0.0.1:8081\n", SECRETS);
-    systemd.run("systemctl daemon-reload");
-    systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
+    let systemd = with_both(&home, &azure, "admin: 127.0.0.1:8081\n");
     for stopped in ["acr-cache-proxy.service", "acr-cache-proxy.socket"] {
         systemd.run(&format!("systemctl stop {stopped}"));
         let init = "/usr/bin/acr-cache-proxy init --yes --skip try --skip engines";
@@ -140,12 +139,8 @@ async fn init_took_its_own_service_for_a_foreign_process() {
 async fn check_passed_an_address_with_which_the_socket_unit_lets_no_proxy_start() {
     let azure = azure().await;
     let home = Home::new(&[azure.ca_pem()]);
-    let systemd = Systemd::boot(&home);
-    install(&systemd);
-    configure(&systemd, &azure, "", SECRETS);
+    let systemd = with_both(&home, &azure, "");
     systemd.run("cp /etc/acr-cache-proxy/config.yaml /etc/acr-cache-proxy/other.yaml");
-    systemd.run("systemctl daemon-reload");
-    systemd.run("systemctl enable --now acr-cache-proxy.socket acr-cache-proxy");
     let moved = "listen: 127.0.0.1:8090\n";
     let says =
         "acr-cache-proxy.socket has ListenStream= of 127.0.0.1:8080, and no listener of the settings has this address";

@@ -1,16 +1,14 @@
 //! The certificate that the proxy shows, and whether clients with these authorities accept it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::verify_server_name;
+use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -20,6 +18,7 @@ use crate::client_config::address::Address;
 use crate::host::Host;
 use crate::net::certificate::Wrong;
 use crate::net::trust::{SYSTEM_BUNDLES, TrustRoots};
+use crate::net::verifier;
 
 /// From the connection to the end of the handshake, which takes milliseconds on one host and a second between continents.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -104,7 +103,7 @@ impl<'a> Shown<'a> {
 
 /// Why a client that trusts the authorities of these files does not accept the certificate; `None` if it does, or nobody shows one.
 async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
-    let config = as_engines(&TrustRoots::of_files(files.to_vec()))?;
+    let config = as_engines(TrustRoots::of_files(files.to_vec()))?;
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
     let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
     let shake = async {
@@ -118,72 +117,18 @@ async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
     }
 }
 
-/// Engines are of Go, which accepts a certificate that is itself among the authorities, as of `openssl req -x509`; rustls does not.
-fn as_engines(roots: &TrustRoots) -> Option<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.root_store()), Arc::clone(&provider));
-    let verifier = OfGo { usual: usual.build().ok(), roots: roots.clone() };
-    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    Some(client.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
-}
-
-/// Nothing is sent over what it accepts.
-struct OfGo {
-    /// `None` without a single authority.
-    usual: Option<Arc<WebPkiServerVerifier>>,
-    roots: TrustRoots,
-}
-
-impl fmt::Debug for OfGo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OfGo")
-    }
-}
-
-impl ServerCertVerifier for OfGo {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(usual) = &self.usual else { return Err(CertificateError::UnknownIssuer.into()) };
-        match usual.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
-            // Its dates were looked at before that.
-            Err(rustls::Error::InvalidCertificate(why)) if Wrong::of(&why) == Wrong::OfAuthority => {
-                if !self.roots.has(end_entity) {
-                    return Err(CertificateError::UnknownIssuer.into());
-                }
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
-                Ok(ServerCertVerified::assertion())
+/// Engines are of Go, which accepts a certificate that is itself among the authorities, as of `openssl req -x509`; rustls does not. Nothing is
+/// sent over what this accepts.
+fn as_engines(roots: TrustRoots) -> Option<ClientConfig> {
+    let client = verifier::client(&roots.clone(), move |certificate, name, verified| match verified {
+        // Its dates were looked at before that.
+        Err(rustls::Error::InvalidCertificate(why)) if Wrong::of(&why) == Wrong::OfAuthority => {
+            if !roots.has(certificate) {
+                return Err(CertificateError::UnknownIssuer.into());
             }
-            verified => verified,
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let Some(usual) = &self.usual else { return Err(CertificateError::UnknownIssuer.into()) };
-        usual.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let Some(usual) = &self.usual else { return Err(CertificateError::UnknownIssuer.into()) };
-        usual.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
+        verified => verified,
+    });
+    client.ok()
 }
