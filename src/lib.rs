@@ -129,7 +129,7 @@
 //! admin                            /, /status, /healthz, /readyz, /metrics, /cache and /cache/purge, on a listener of their own
 //!   health, cache, purge, named    what is answered to each, and the image that a query names
 //!   metrics, process               the catalogue with its numbers; what the kernel says of this process
-//!   page, status, history          the page for people, what it reads, and a point for its plots every few seconds
+//!   page, status, history, ways    the page for people, what it reads, a point for its plots every few seconds, and what routes it tells
 //! alarm                            faults that last: told, remembered each hour, over
 //!   watch, command                   looks for them; runs `notify.command`
 //! control                          the socket by which `reload` asks a running proxy
