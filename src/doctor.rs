@@ -93,10 +93,12 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             if options.fix {
                 let found = runtime.block_on(examine(options, &config, &mirror));
                 // Of another host nobody knows whether its proxy will run.
-                let lack = if options.root == Path::new("/") { found.lack() } else { None };
-                let wrong = match lack {
-                    Some(lack) => vec![format!(
-                        "no file is written, because engines would be sent to a proxy that is not there: {lack}; put that right, and run doctor --fix again"
+                let is_here = options.root == Path::new("/");
+                let lack = found.lack().map(|lack| ("that is not there", lack));
+                let unread = || Some(("that does not serve them yet", found.unread(options.file.as_deref())?));
+                let wrong = match lack.or_else(unread).filter(|_| is_here) {
+                    Some((which, lack)) => vec![format!(
+                        "no file is written, because engines would be sent to a proxy {which}: {lack}; put that right, and run doctor --fix again"
                     )],
                     None => runtime.block_on(fix(&found, &config, &mirror, options)),
                 };

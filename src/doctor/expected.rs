@@ -73,6 +73,11 @@ impl<'a> Expected<'a> {
         self.tree = Some(root.to_owned());
     }
 
+    /// The files are another host's, whose proxy cannot be asked.
+    pub(super) fn is_of_another_host(&self) -> bool {
+        self.tree.is_some()
+    }
+
     /// A command for a sentence, which is to be given on the host whose files these are.
     pub(super) fn on_its_host(&self, command: String) -> String {
         match &self.tree {

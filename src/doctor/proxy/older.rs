@@ -35,7 +35,8 @@ pub(super) fn find(facts: &Facts, found: &mut Examined) {
 
 /// Routes count once they are read: engines were said to pull through a proxy that answers 404.
 pub(super) fn find_routes(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
-    let Some(ways) = facts.status.as_ref().and_then(Ways::told).filter(|_| !facts.is_elsewhere) else { return };
+    let is_own = !facts.is_elsewhere && !expected.is_of_another_host();
+    let Some(ways) = facts.status.as_ref().and_then(Ways::told).filter(|_| is_own) else { return };
     let wanted = Ways::of(expected.routes);
     if ways == wanted {
         return;
