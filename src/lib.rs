@@ -196,7 +196,7 @@
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   proxy::down, proxy::older, proxy::closed    why a proxy does not answer; variables of before; files that its user may not read
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
-//!   dockerd::former, dockerd::second    mirrors where the proxy was before; other processes of dockerd, which are not looked at
+//!   dockerd::former, dockerd::second, dockerd::insecure    mirrors where the proxy was before; other processes of dockerd; mirrors without TLS's checks
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, pull::failure, asked       a pull by each engine that runs; why it fails; whether the proxy was asked for the image

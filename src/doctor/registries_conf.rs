@@ -286,6 +286,10 @@ fn of_route(
             (Way::Source, vec![missing])
         }
     };
+    if let Some(place) = counts.and_then(|entry| entry.places.first()).filter(|_| way == Way::Proxy) {
+        // With `insecure` no certificate is verified.
+        found.asked.insert(registry.to_owned(), expected.url(&place.address, !place.is_insecure));
+    }
     let has_entry = |content: &String| content.contains(&format!("prefix = \"{source}\""));
     let is_hidden = files.ours.as_ref().and_then(|ours| ours.content.as_ref().ok()).is_some_and(has_entry);
     let by_other = counts.filter(|entry| entry.file != OURS && !entry.is_blocked && !entry.names_proxy(expected));
