@@ -96,11 +96,14 @@ fn presented(
         }
         _ => match by.dockerd {
             Some((Reads::All, directories)) => by_file(Client::Docker, (DOCKER_CERTS_D, directories)),
-            _ if by.checks_nothing => (Vec::new(), by_hand(format!(
-                "acr-cache-proxy doctor{} --mirror https://NAME:{}  # NAME: one of this host's that is not among insecure-registries, to which dockerd presents nothing",
-                expected.settings,
-                Address::parse(&expected.here.url).port()
-            ))),
+            _ if by.checks_nothing => (
+                Vec::new(),
+                by_hand(format!(
+                    "acr-cache-proxy doctor{} --mirror https://NAME:{}  # NAME: one of this host's that is not among insecure-registries, to which dockerd presents nothing",
+                    expected.settings,
+                    Address::parse(&expected.here.url).port()
+                )),
+            ),
             _ => (pairs_below(host, &[DOCKER_CERTS_D], at), put_pair(DOCKER_CERTS_D, at, PAIR)),
         },
     }

@@ -85,7 +85,7 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
 async fn an_engine_was_judged_by_another_listener_than_its_file_names() {
     let azure = testkit::azure().await;
     let secret = Secret::new(&Authority::new("mirror CA").server(&["127.0.0.1"]), &[]);
-    let listen = format!("['127.0.0.1:0', {{address: '127.0.0.1:0', tls: {}}}]", secret.tls(""));
+    let listen = format!("[{{address: '127.0.0.1:0'}}, {{address: '127.0.0.1:0', tls: {}}}]", secret.tls(""));
     let setup = Setup::new(&azure).listen(&listen);
     let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
     let proxy = setup.start();
