@@ -24,6 +24,7 @@ mod page;
 mod process;
 mod purge;
 mod status;
+pub(crate) mod ways;
 
 use metrics::Exposition;
 

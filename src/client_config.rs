@@ -45,6 +45,7 @@ pub(crate) use by_flag::{believe, dockerd, running_dockerd, settings as dockerd_
 use certificates::Certificates;
 pub(crate) use containerd::{CERTS_D as CONTAINERD_CERTS_D, host as registry_host};
 pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON};
+pub(crate) use masked::masked;
 pub(crate) use node::{Broken, Node, SWITCH, node};
 pub(crate) use podman::release::Release;
 pub(crate) use podman::{REGISTRIES_CONF, REGISTRIES_D, policy, signatures};

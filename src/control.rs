@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -232,9 +233,12 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
         _ => format!("process {pid}: {cause}"),
     })??;
-    let by_file = || owner.is_service.then(|| service_variables::of_file(SERVICE_VARIABLES.as_ref()));
-    let values = service_variables::of_reload(pid).or_else(by_file).unwrap_or_default();
-    Ok(match older_variables(pid, &values).as_slice() {
+    let by_file = |is_service| match is_service {
+        true => service_variables::of_next_start(SERVICE_VARIABLES.as_ref()),
+        false => Vec::new(),
+    };
+    let values = |is_service| service_variables::of_reload(pid).unwrap_or_else(|| by_file(is_service));
+    Ok(match others(pid, values).as_slice() {
         [] => said,
         names => {
             let older = service_variables::older(names);
@@ -243,14 +247,24 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
     })
 }
 
-/// The names of those of these variables with another value of which the process was started; none where it does not tell.
-pub(crate) fn older_variables<'a>(pid: u32, values: &Values<'a>) -> Vec<&'a str> {
-    let told =
-        Owner::of(pid, SILENCE).ok().filter(|(_, owner)| !owner.is_another_program()).and_then(|(stream, owner)| {
-            let is_answered = may_ask(geteuid().as_raw(), owner.uid);
-            exchange(stream, variables::REQUEST, Instant::now() + SILENCE, is_answered).ok()?.ok()
-        });
-    told.and_then(|told| variables::others(&told, values)).unwrap_or_default()
+/// The names of the variables with another value of which the process was started than this file of the service gives by now; none where it
+/// does not tell.
+pub(crate) fn older_variables(pid: u32, file: &Path) -> Vec<&'static str> {
+    others(pid, |is_service| match is_service {
+        true => service_variables::of_next_start(file),
+        false => service_variables::of_file(file),
+    })
+}
+
+/// The same of the values that are to be, by whether it is the process of the host's service.
+fn others(pid: u32, values: impl FnOnce(bool) -> Values<'static>) -> Vec<&'static str> {
+    let asked = Owner::of(pid, SILENCE).ok().filter(|(_, owner)| !owner.is_another_program());
+    let told = asked.and_then(|(stream, owner)| {
+        let is_answered = may_ask(geteuid().as_raw(), owner.uid);
+        let told = exchange(stream, variables::REQUEST, Instant::now() + SILENCE, is_answered).ok()?.ok()?;
+        variables::others(&told, &values(owner.is_service))
+    });
+    told.unwrap_or_default()
 }
 
 /// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit; not at

@@ -13,6 +13,7 @@ use oci::image::Image;
 use oci::printable;
 use oci::route::DOCKER_HUB;
 
+use crate::client_config::address::Address;
 use crate::client_config::{self, Client, How, Mirror, Task};
 use crate::config::{Config, is_sample};
 use crate::listen::activation::Sockets;
@@ -93,10 +94,12 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             if options.fix {
                 let found = runtime.block_on(examine(options, &config, &mirror));
                 // Of another host nobody knows whether its proxy will run.
-                let lack = if options.root == Path::new("/") { found.lack() } else { None };
-                let wrong = match lack {
-                    Some(lack) => vec![format!(
-                        "no file is written, because engines would be sent to a proxy that is not there: {lack}; put that right, and run doctor --fix again"
+                let is_here = options.root == Path::new("/");
+                let lack = found.lack().map(|lack| ("that is not there", lack));
+                let unread = || Some(("that does not serve them yet", found.unread(options.file.as_deref())?));
+                let wrong = match lack.or_else(unread).filter(|_| is_here) {
+                    Some((which, lack)) => vec![format!(
+                        "no file is written, because engines would be sent to a proxy {which}: {lack}; put that right, and run doctor --fix again"
                     )],
                     None => runtime.block_on(fix(&found, &config, &mirror, options)),
                 };
@@ -234,6 +237,9 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     let by_hosts_toml = trust::ByHostsToml {
         containerd: containerd.as_ref().map(containerd::Facts::hosts_tomls).unwrap_or_default(),
         dockerd: dockerd.as_ref().map(dockerd::Facts::hosts_tomls),
+        checks_nothing: dockerd
+            .as_ref()
+            .is_some_and(|facts| facts.checks_nothing_of(&Address::parse(&expected.here.url))),
         started: [
             (Part::Dockerd, "docker", dockerd.as_ref().and_then(|facts| facts.started)),
             (Part::Containerd, "containerd", containerd.as_ref().and_then(|facts| facts.started)),

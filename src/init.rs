@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use similar::TextDiff;
 
-use crate::client_config::Client;
+use crate::client_config::{Client, masked};
 use crate::config::{Config, Flags};
 use crate::environment_file::Variables;
 use crate::host::Host;
@@ -347,7 +347,8 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         let keeps = is_edited && self.talk.manner() == Manner::Yes && !self.options.replace;
         let question = if is_edited {
             let differs = TextDiff::from_lines(self.host.standing.text(), text);
-            let differs = indented(&differs.unified_diff().to_string());
+            // The file may have a password, of the proxy to the internet.
+            let differs = indented(&masked(&differs.unified_diff().to_string()));
             let so = match keeps {
                 true => "is there already, with other content. The flags would change it so",
                 false => "would be changed so, and a copy of it kept",

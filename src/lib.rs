@@ -129,7 +129,7 @@
 //! admin                            /, /status, /healthz, /readyz, /metrics, /cache and /cache/purge, on a listener of their own
 //!   health, cache, purge, named    what is answered to each, and the image that a query names
 //!   metrics, process               the catalogue with its numbers; what the kernel says of this process
-//!   page, status, history          the page for people, what it reads, and a point for its plots every few seconds
+//!   page, status, history, ways    the page for people, what it reads, a point for its plots every few seconds, and what routes it tells
 //! alarm                            faults that last: told, remembered each hour, over
 //!   watch, command                   looks for them; runs `notify.command`
 //! control                          the socket by which `reload` asks a running proxy
@@ -196,7 +196,7 @@
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   proxy::down, proxy::older, proxy::closed    why a proxy does not answer; variables of before; files that its user may not read
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
-//!   dockerd::former, dockerd::second    mirrors where the proxy was before; other processes of dockerd, which are not looked at
+//!   dockerd::former, dockerd::second, dockerd::insecure    mirrors where the proxy was before; other processes of dockerd; mirrors without TLS's checks
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, pull::failure, asked       a pull by each engine that runs; why it fails; whether the proxy was asked for the image

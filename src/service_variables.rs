@@ -12,7 +12,10 @@ use std::process::Command;
 
 use crate::environment_file::{BESIDE, Variables};
 use crate::file::{self, FileError};
+use crate::host::Host;
 use crate::identity;
+use crate::installed::OWN_UNIT;
+use crate::unit::Unit;
 
 /// Hidden: this process has the variables of that file already.
 pub(crate) const FLAG: &str = "variables-of";
@@ -55,6 +58,19 @@ pub(crate) fn of_file(path: &Path) -> Values<'static> {
     // The last one counts.
     let value = |name: &str| variables.iter().filter(|(known, _)| *known == name).last().map(|(_, value)| value.into());
     names().filter_map(|name| Some((name, value(name)?))).collect()
+}
+
+/// The same of this host's own service: those of the sign-in are what its unit gives it, here or elsewhere; none is an empty one.
+pub(crate) fn of_next_start(path: &Path) -> Values<'static> {
+    let values = of_file(path);
+    let unit = Unit::read(&Host::new(PathBuf::from("/")), OWN_UNIT);
+    if unit.command.is_empty() || !unit.unknown.is_empty() {
+        return values;
+    }
+    let value = |name: &str| unit.variable(name).map(|(value, _)| value.into()).unwrap_or_default();
+    // Of the others the service manager may have some that stand in no file.
+    let others = values.into_iter().filter(|(name, _)| !identity::VARIABLES.contains(name));
+    identity::VARIABLES.into_iter().map(|name| (name, value(name))).chain(others).collect()
 }
 
 /// All of them, if systemd has started this process for the service whose main process is this one: it reads the files anew for each.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Options;
@@ -13,7 +13,6 @@ use crate::config::identity::Kind as IdentityKind;
 use crate::config::service_user::{self, ServiceUser};
 use crate::config::{self, Config, Endpoint};
 use crate::host::Host;
-use crate::installed::{OWN_SOCKET, OWN_UNIT};
 use crate::listen::activation::Sockets;
 use crate::listen::bind::{self, BindError};
 use crate::listen::certificate;
@@ -86,8 +85,12 @@ pub(super) fn check(
     if options.file.as_ref().is_some_and(|file| config::is_sample(Path::new(file))) {
         findings.warn("it is the package's example, whose registry nobody has: acr-cache-proxy init writes yours");
     }
-    beside_socket(options, &parts.config).into_iter().for_each(|sentence| findings.failed(sentence));
-    closed(options, &parts.config, &mut findings);
+    if let Some(host) = host_of_service(options) {
+        // Its socket unit keeps the service from a start, although the settings are right by themselves.
+        let refusal = Sockets::look_and_wait(&host).own().and_then(|socket| socket.refusal(&parts.config));
+        refusal.into_iter().for_each(|sentence| findings.failed(sentence));
+        closed(&host, options, &parts.config, &mut findings);
+    }
     warn(&mut findings, &parts.config);
     not_here(&parts.config).into_iter().for_each(|text| findings.add(Status::Skipped, text));
     if findings.lines.iter().any(|line| line.status == Status::Failed) {
@@ -139,21 +142,10 @@ fn no_socket(endpoint: &Endpoint) -> Option<BindError> {
     bind::unix_fault(path)
 }
 
-/// What keeps the host's own service from a start, although the settings are right by themselves: its socket unit has an address that they do
-/// not have.
-fn beside_socket(options: &Options, config: &Config) -> Option<String> {
+/// This host, if its own service is started with these settings.
+fn host_of_service(options: &Options) -> Option<Host> {
     let host = Host::new(options.root.clone());
-    if !host.is_this() || own::other(&host, options.file.as_deref(), &options.given).is_some() {
-        return None;
-    }
-    let lacks = Sockets::look_and_wait(&host).own()?.lacks(config);
-    let lacks: Vec<_> = lacks.iter().map(ToString::to_string).collect();
-    (!lacks.is_empty()).then(|| {
-        format!(
-            "{OWN_SOCKET} has ListenStream= of {}, and no listener of the settings has this address, so the service does not start and takes them at no reload: make listen and admin what the unit says, or change it: systemctl edit --full {OWN_SOCKET} && systemctl restart {OWN_SOCKET} {OWN_UNIT}",
-            lacks.join(", ")
-        )
-    })
+    (host.is_this() && own::other(&host, options.file.as_deref(), &options.given).is_none()).then_some(host)
 }
 
 /// Addresses that this host does not have now, a sentence each. The unit of a socket may listen on one that comes later.
@@ -182,9 +174,9 @@ fn not_here(config: &Config) -> Vec<String> {
 }
 
 /// Files of the host's own settings that its service may not read, of which root, who runs this, would not know.
-fn closed(options: &Options, config: &Config, findings: &mut Findings) {
+fn closed(host: &Host, options: &Options, config: &Config, findings: &mut Findings) {
     let file = options.file.as_deref();
-    let user = ServiceUser::of(&Host::new(PathBuf::from("/")), file, &[]);
+    let user = ServiceUser::of(host, file, &options.given);
     for closed in user.map(|user| user.closed(file, config)).unwrap_or_default() {
         if closed.ends_start { findings.failed(closed) } else { findings.warn(closed.to_string()) }
     }

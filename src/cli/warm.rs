@@ -64,7 +64,7 @@ pub(super) struct WarmFlags {
     /// registry) or none [default: first-byte, because it is not known that ACR imports layers at a HEAD]
     #[arg(long, value_name = "HOW")]
     layers: Option<String>,
-    /// Ask for the signature of each manifest as well, by the tag that podman and CRI-O look for: one more read of each
+    /// Ask for the signature of each index and manifest as well, by the tag that podman and CRI-O look for: one more read of each
     #[arg(long)]
     signatures: bool,
     #[arg(long, value_name = "URL", help = format!("The proxy, as http://HOST[:PORT] or https:// [default: {VIA}]"))]

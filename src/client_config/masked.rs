@@ -9,8 +9,19 @@ const KEYS: [&str; 5] = ["password", "passwd", "secret", "token", "auth"];
 
 /// A text of any of the languages, line by line: users and passwords of addresses are masked, and values of keys that say that they are
 /// secret.
-pub(super) fn masked(text: &str) -> String {
-    text.split_inclusive('\n').map(|line| printable::lines(&without_values(&without_users(line)))).collect()
+pub(crate) fn masked(text: &str) -> String {
+    let masked = |line| without_values(&without_bare_users(&without_users(line)));
+    text.split_inclusive('\n').map(|line| printable::lines(&masked(line))).collect()
+}
+
+/// `user:password@host` as `***@host`, where no scheme is before it.
+fn without_bare_users(line: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
+    let words = line.split_inclusive(is_end).map(|word| match word.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') && !user.contains('/') => format!("{MASK}@{host}"),
+        _ => word.to_owned(),
+    });
+    words.collect()
 }
 
 /// `https://user:password@host` as `https://***@host`.
@@ -92,6 +103,10 @@ mod tests {
                 r#"{"https-proxy":"http://***@p:3128","b":"c@d"}"#,
             ),
             (r#"-  "a": ["https://u:hunter2@m", "http://n"],"#, r#"-  "a": ["https://***@m", "http://n"],"#),
+            (
+                r#"mirrors = ["u:hunter2@m.corp", "git@h:x", "a/b@sha256:1"]"#,
+                r#"mirrors = ["***@m.corp", "git@h:x", "a/b@sha256:1"]"#,
+            ),
             (r#"{"splunk-token" : "hun\"ter2", "debug": true}"#, r#"{"splunk-token" : "***", "debug": true}"#),
             ("   password = \"hunter2\"\n", "   password = \"***\"\n"),
             ("  Password: hunter2 \r\n", "  Password: ***\r\n"),

@@ -58,9 +58,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, wants_sigstore: bool) -> R
             }
         }
         if route.destination.on_failure == OnFailure::Closed {
-            notes.push(format!(
-                "{prefix} is closed: nobody else is asked for it, and a push to it comes here and is refused"
-            ));
+            notes.push(format!("{prefix} is closed: nobody else is asked for it"));
         }
     }
     let mut files = Vec::new();

@@ -15,7 +15,25 @@ impl Config {
         let access = &self.access.access;
         let networks = [("allow", &access.allow), ("deny", &access.deny)].into_iter();
         let networks = networks.flat_map(|(key, networks)| of_networks(key, networks));
-        domains.chain(routes).chain(networks).chain(self.shut_out()).collect()
+        domains.chain(routes).chain(self.nested()).chain(networks).chain(self.shut_out()).collect()
+    }
+
+    /// Prefixes below those of other sources: an image of the one has two names then.
+    fn nested(&self) -> impl Iterator<Item = String> {
+        let inside = |inner: &Route<Destination>, outer: &Route<Destination>| {
+            let below = inner.prefix.as_str().strip_prefix(outer.prefix.as_str())?.strip_prefix('/')?;
+            let name = format!("{}/{below}", outer.source);
+            let [of_inner, of_outer] = [inner, outer].map(|route| route.destination.upstream.domain().authority());
+            let is_open = outer.prefix.as_str().is_empty() || of_inner != of_outer;
+            // A part of a source may have a route of its own, to where it is in any case.
+            (!is_open && name != inner.source.to_string()).then(|| {
+                format!(
+                    "the prefix {} of {} is below {}, that of {}, so images of {} are pulled as {name}/... as well: give it a prefix that is not below another",
+                    inner.prefix.as_str(), inner.source, outer.prefix.as_str(), outer.source, inner.source
+                )
+            })
+        };
+        self.routes.iter().filter_map(move |inner| self.routes.iter().find_map(|outer| inside(inner, outer)))
     }
 
     /// A client of this host comes from its loopback address, which `access` may leave out.

@@ -14,8 +14,8 @@ use crate::installed::OWN_UNIT;
 use crate::unit::Unit;
 use crate::unit::own;
 
-/// Nobody, and its group: as the user of `DynamicUser=`, it owns no files.
-const NOBODY: u32 = 65_534;
+/// The first of the users that `DynamicUser=` takes, and its group (systemd.exec(5)). None of them owns a file.
+const DYNAMIC: u32 = 61_184;
 
 /// Who reads the files.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) struct ServiceUser {
     gids: Vec<u32>,
 }
 
-/// A file that is there and that the service may not read. Displays as a sentence.
+/// A file that is there and that the service may not read, or not run. Displays as a sentence.
 #[derive(Clone, Debug)]
 pub(crate) struct Closed {
     /// The key that names it; `None` of the file of the settings itself.
@@ -35,22 +35,30 @@ pub(crate) struct Closed {
     is_secret: bool,
     /// Without it the proxy does not start.
     pub ends_start: bool,
+    /// It is to be run.
+    pub is_program: bool,
 }
 
 impl Closed {
-    /// What has the service read it.
+    /// What has the service read it, or run it.
     pub(crate) fn remedy(&self) -> &'static str {
-        match self.is_secret {
-            true => "hand it over by LoadCredential=, or let a group read it that SupplementaryGroups= names",
-            false => "let others read it, and enter the directories above it",
+        match (self.is_secret, self.is_program) {
+            (true, _) => "hand it over by LoadCredential=, or let a group read it that SupplementaryGroups= names",
+            (false, true) => "let others read and run it, and enter the directories above it",
+            (false, false) => "let others read it, and enter the directories above it",
         }
+    }
+
+    /// What the service may not do, a clause without its subject.
+    pub(crate) fn denial(&self) -> &'static str {
+        if self.is_program { "may not run it" } else { "may not read it" }
     }
 }
 
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.as_ref().map(|key| format!("{key} ")).unwrap_or_default();
-        write!(f, "{key}{}: the user of {OWN_UNIT} may not read it: {}", self.path.display(), self.remedy())
+        write!(f, "{key}{}: the user of {OWN_UNIT} {}: {}", self.path.display(), self.denial(), self.remedy())
     }
 }
 
@@ -78,7 +86,7 @@ impl ServiceUser {
             values("DynamicUser").pop().is_some_and(|value| matches!(value.as_str(), "yes" | "true" | "1" | "on"));
         let (uid, own) = match (user, is_dynamic) {
             (Some(user), _) => (user.uid.as_raw(), user.gid.as_raw()),
-            (None, true) => (NOBODY, NOBODY),
+            (None, true) => (DYNAMIC, DYNAMIC),
             (None, false) => return None,
         };
         let own = values("Group").pop().as_ref().and_then(gid).unwrap_or(own);
@@ -89,23 +97,38 @@ impl ServiceUser {
 
     /// The files of these settings that it may not read.
     pub(crate) fn closed(&self, file: Option<&str>, config: &Config) -> Vec<Closed> {
-        let own = file.map(|path| Closed { key: None, path: path.into(), is_secret: false, ends_start: true });
+        let plain = Closed { key: None, path: PathBuf::new(), is_secret: false, ends_start: true, is_program: false };
+        let own = file.map(|path| Closed { path: path.into(), ..plain.clone() });
+        // Another one is looked for in the service's PATH.
+        let command = config.notify().command.first().filter(|program| program.contains('/'));
+        let command = command.map(|program| Closed {
+            key: Some("notify.command".to_owned()),
+            path: program.into(),
+            ends_start: false,
+            is_program: true,
+            ..plain
+        });
         let named = files(config).into_iter().map(|(key, path)| Closed {
             is_secret: key == KEY || key.starts_with(IDENTITY),
             ends_start: !key.starts_with(IDENTITY),
             key: Some(key),
             path: path.to_owned(),
+            is_program: false,
         });
-        let is_closed =
-            |file: &Closed| !credential::is_elsewhere(&file.path) && file.path.exists() && !self.reads(&file.path);
-        own.into_iter().chain(named).filter(is_closed).collect()
+        let is_closed = |file: &Closed| !credential::is_elsewhere(&file.path) && file.path.exists() && !self.may(file);
+        own.into_iter().chain(named).chain(command).filter(is_closed).collect()
     }
 
     /// Whether the kernel lets it. In a process that has the groups one by one: a path of which it takes two is not worth a second rule.
-    fn reads(&self, path: &Path) -> bool {
+    fn may(&self, file: &Closed) -> bool {
         let by = |gid: &u32| {
             let mut command = Command::new("test");
-            command.arg("-r").arg(path).current_dir("/").uid(self.uid).gid(*gid);
+            command
+                .arg(if file.is_program { "-x" } else { "-r" })
+                .arg(&file.path)
+                .current_dir("/")
+                .uid(self.uid)
+                .gid(*gid);
             // Without an answer nothing is claimed.
             command.stdin(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.code() == Some(1))
         };
@@ -146,12 +169,12 @@ mod tests {
     fn the_user_of_the_unit_is_nobody_where_it_is_a_dynamic_one() {
         let user = |uid, gids: &[u32]| Some(ServiceUser { uid, gids: gids.to_vec() });
         for (unit, expected) in [
-            (&[("DynamicUser", "yes")][..], user(NOBODY, &[NOBODY])),
+            (&[("DynamicUser", "yes")][..], user(DYNAMIC, &[DYNAMIC])),
             (
                 &[("DynamicUser", "yes"), ("SupplementaryGroups", "7 8"), ("SupplementaryGroups", "9")],
-                user(NOBODY, &[NOBODY, 7, 8, 9]),
+                user(DYNAMIC, &[DYNAMIC, 7, 8, 9]),
             ),
-            (&[("DynamicUser", "yes"), ("User", "of-nobody-yet"), ("Group", "7")], user(NOBODY, &[7])),
+            (&[("DynamicUser", "yes"), ("User", "of-nobody-yet"), ("Group", "7")], user(DYNAMIC, &[7])),
             (&[("DynamicUser", "yes"), ("User", "root")], None),
             (&[("DynamicUser", "no")], None),
             (&[], None),
@@ -169,23 +192,25 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let at = |name: &str| folder.path().join(name);
         let settings = format!(
-            "upstream: {{domain: example.azurecr.io, prefix: hub}}\nca_file: {}\n\
+            "upstream: {{domain: example.azurecr.io, prefix: hub}}\nca_file: {}\nnotify: {{command: ['{}']}}\n\
              identity: {{kind: client_secret, tenant_id: t.example, client_id: 00000000-0000-0000-0000-000000000000, client_secret_file: {}}}\n",
             at("ca.pem").display(),
+            at("tell").display(),
             at("secret").display()
         );
         let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), &settings)).expect("valid");
-        for name in ["config.yaml", "ca.pem", "secret"] {
+        for name in ["config.yaml", "ca.pem", "secret", "tell"] {
             std::fs::write(at(name), "").expect("written");
         }
         // Whoever is not root can only ask for itself.
         let user = match geteuid() {
-            root if root.is_root() => ServiceUser { uid: NOBODY, gids: vec![NOBODY] },
+            root if root.is_root() => ServiceUser { uid: DYNAMIC, gids: vec![DYNAMIC] },
             other => ServiceUser { uid: other.as_raw(), gids: vec![getegid().as_raw()] },
         };
         let file = at("config.yaml").display().to_string();
         for (changed, mode, expected) in [
-            ("", 0o755, &[][..]),
+            ("", 0o755, &["tell"][..]),
+            ("tell", 0o755, &[][..]),
             ("config.yaml", 0o000, &["config.yaml"][..]),
             ("ca.pem", 0o000, &["config.yaml", "ca.pem"]),
             ("config.yaml", 0o644, &["ca.pem"]),

@@ -278,6 +278,7 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
                 if directory.is_denied() {
                     continue;
                 }
+                found.asked.extend(hosts_toml::url(expected, directory).map(|url| (name.to_owned(), url)));
                 way
             }
             None => {

@@ -21,6 +21,7 @@ use crate::unit::Unit;
 
 mod former;
 mod hub;
+mod insecure;
 mod others;
 mod second;
 
@@ -61,6 +62,7 @@ pub(super) enum Reads {
 }
 
 /// What was read of it.
+#[derive(Default)]
 pub(super) struct Facts {
     settings: Option<Text>,
     /// Why it does not start with them, as it says itself.

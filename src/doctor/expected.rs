@@ -12,6 +12,7 @@ use crate::config::{Config, Listener, Routes};
 use crate::shell::{self, shell_word};
 
 /// The proxy as engines should know it.
+#[derive(Clone)]
 pub(super) struct Expected<'a> {
     pub here: Here,
     pub routes: &'a Routes,
@@ -71,6 +72,30 @@ impl<'a> Expected<'a> {
     pub(super) fn below(&mut self, root: &Path) {
         self.root = shell::root_flag(root);
         self.tree = Some(root.to_owned());
+    }
+
+    /// The same of a proxy that engines know by this URL.
+    pub(super) fn at(&self, url: &str) -> Self {
+        let mut at = self.clone();
+        if url != self.here.url {
+            url.clone_into(&mut at.here.url);
+            at.certificate = None;
+        }
+        at
+    }
+
+    /// An address of the proxy's as a URL, the mirror's own as it is written.
+    pub(super) fn url(&self, address: &Address, tls: bool) -> String {
+        let main = Address::parse(&self.here.url);
+        if main.is_at(address) && main.has_tls() == tls {
+            return self.here.url.clone();
+        }
+        format!("{}://{}:{}", if tls { "https" } else { "http" }, address.host, address.port())
+    }
+
+    /// The files are another host's, whose proxy cannot be asked.
+    pub(super) fn is_of_another_host(&self) -> bool {
+        self.tree.is_some()
     }
 
     /// A command for a sentence, which is to be given on the host whose files these are.

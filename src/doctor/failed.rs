@@ -27,8 +27,9 @@ pub(super) fn failure(said: &str) -> Option<String> {
     let again: u32 = value("NRestarts").parse().unwrap_or_default();
     match value("ActiveState") {
         "failed" => Some("has failed".to_owned()),
-        "activating" if value("SubState").starts_with("auto-restart") || again > 0 => {
-            Some("fails at each start, and systemd starts it again and again".to_owned())
+        "activating" if again > 0 => Some("fails at each start, and systemd starts it again and again".to_owned()),
+        "activating" if value("SubState").starts_with("auto-restart") => {
+            Some("has ended by itself, and systemd starts it again in a moment".to_owned())
         }
         _ => None,
     }
@@ -80,7 +81,8 @@ mod tests {
     fn a_service_that_is_started_again_and_again_is_not_right() {
         for (active, sub, again, says) in [
             ("failed", "failed", 5, Some("has failed")),
-            ("activating", "auto-restart", 0, Some("fails at each start")),
+            // It was killed once.
+            ("activating", "auto-restart", 0, Some("starts it again in a moment")),
             ("activating", "auto-restart-queued", 3, Some("again and again")),
             ("activating", "start", 3, Some("fails at each start")),
             ("activating", "start", 0, None),

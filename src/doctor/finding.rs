@@ -229,6 +229,8 @@ pub(super) struct Examined {
     pub is_silent: bool,
     /// Where pulls of each routed registry go.
     pub ways: BTreeMap<String, Way>,
+    /// By which URL the proxy is asked for a registry, where the engine's files say it; else by the mirror's.
+    pub asked: BTreeMap<String, String>,
     /// Of the proxy: registries that it serves nothing of to this host, and why, a clause.
     pub unserved: BTreeMap<String, &'static str>,
     pub findings: Vec<Finding>,
@@ -250,6 +252,7 @@ impl Examined {
             runs: None,
             is_silent: false,
             ways: BTreeMap::new(),
+            asked: BTreeMap::new(),
             unserved: BTreeMap::new(),
             findings: Vec::new(),
             notes: Vec::new(),

@@ -131,6 +131,13 @@ fn asked<'a>(
     Some((directory, host, table))
 }
 
+/// By which URL the file of this directory has the proxy asked.
+pub(super) fn url(expected: &Expected<'_>, directory: &Directory) -> Option<String> {
+    let hosts = Hosts::parse(directory.file.content.as_ref().ok()?).ok()?;
+    let named = hosts.addresses().into_iter().find(|address| expected.here.judge(address) == Verdict::Ours)?;
+    Some(expected.url(&named, named.has_tls()))
+}
+
 /// A path that a file of this directory names.
 fn of_path(certs: &str, directory: &Directory, path: &str) -> String {
     beside(&format!("{certs}/{}", directory.name), path)

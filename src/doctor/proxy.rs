@@ -250,6 +250,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
     older::find(facts, &mut found);
+    older::find_routes(facts, expected, &mut found);
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);

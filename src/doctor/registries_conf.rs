@@ -33,7 +33,7 @@ pub(super) use files::Files;
 pub(super) use owner::by_owner;
 pub(super) use signed::judge as judge_signed;
 
-use blocking::{Blocking, blocking, of_blocking, of_official, official};
+use blocking::{Blocking, blocking, keep_blocks, of_blocking, of_official, official};
 use owner::of_owner;
 use users::{of_addition, of_user};
 
@@ -100,7 +100,9 @@ fn entries(files: &[Text], release: Release) -> Result<Vec<Entry>, Box<Finding>>
 
 fn entry(path: &str, table: &Table) -> Entry {
     let location = text::text(table, "location").unwrap_or_default();
-    let prefix = text::text(table, "prefix").filter(|prefix| !prefix.is_empty()).unwrap_or(location).to_owned();
+    let prefix = text::text(table, "prefix").filter(|prefix| !prefix.is_empty()).unwrap_or(location);
+    // As `parseLocation` in containers/image does.
+    let prefix = prefix.trim_end_matches('/').to_owned();
     let only_digests = text::is_set(table, "mirror-by-digest-only");
     let mirrors = text::tables(table, "mirror").into_iter().map(|mirror| {
         let pulls = mirror.get("pull-from-mirror").and_then(Value::as_str);
@@ -109,7 +111,7 @@ fn entry(path: &str, table: &Table) -> Entry {
     let mut places = Vec::new();
     for (place, is_by_digest) in mirrors.chain([(table, false)]) {
         let location = text::text(place, "location").unwrap_or(&prefix);
-        let address = Address::parse(location);
+        let address = Address::parse(location.trim_end_matches('/'));
         // Without a scheme the port is what tells: TLS by default.
         places.push(Place { address, is_insecure: text::is_set(place, "insecure"), is_by_digest });
     }
@@ -132,6 +134,7 @@ pub(super) fn judge(all: &[Files], expected: &Expected<'_>, reload: &str, found:
         (files.release, judged)
     });
     release::add(by_release.collect(), found);
+    keep_blocks(found);
 }
 
 fn by_one(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Examined) {
@@ -283,6 +286,10 @@ fn of_route(
             (Way::Source, vec![missing])
         }
     };
+    if let Some(place) = counts.and_then(|entry| entry.places.first()).filter(|_| way == Way::Proxy) {
+        // With `insecure` no certificate is verified.
+        found.asked.insert(registry.to_owned(), expected.url(&place.address, !place.is_insecure));
+    }
     let has_entry = |content: &String| content.contains(&format!("prefix = \"{source}\""));
     let is_hidden = files.ours.as_ref().and_then(|ours| ours.content.as_ref().ok()).is_some_and(has_entry);
     let by_other = counts.filter(|entry| entry.file != OURS && !entry.is_blocked && !entry.names_proxy(expected));

@@ -44,6 +44,14 @@ impl Report {
         self.findings().find(is_it).map(|(_, finding)| finding.text())
     }
 
+    /// That the proxy has not read these settings, which lead engines to it.
+    pub(super) fn unread(&self, settings: Option<&str>) -> Option<String> {
+        let is_it = |(part, finding): &(Part, &Finding)| {
+            *part == Part::Proxy && finding.code == Code::NotLoaded && finding.file.as_deref() == settings
+        };
+        self.findings().find(is_it).map(|(_, finding)| finding.text())
+    }
+
     /// Why the proxy serves nothing of a registry, a clause.
     fn unserved(&self, registry: &str) -> Option<&'static str> {
         if self.lack().is_some() {

@@ -1,6 +1,7 @@
 //! Whether engines trust the certificate of a proxy that speaks TLS. One that does not goes past the proxy without a word, or fails where
 //! nobody else may be asked.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::dockerd::Reads;
@@ -40,6 +41,8 @@ pub(super) struct ByHostsToml<'a> {
     pub containerd: Vec<(&'a str, &'a [Directory])>,
     /// For what dockerd does, and what is in its own directory; `None` where there is no dockerd.
     pub dockerd: Option<(Reads, &'a [Directory])>,
+    /// What dockerd does not pull by `hosts.toml` it pulls without TLS's checks of either side.
+    pub checks_nothing: bool,
     /// The two, their services, and when those that run were started, if that is known.
     pub started: [(Part, &'static str, Option<SystemTime>); 2],
 }
@@ -56,8 +59,27 @@ enum Own {
 
 /// Adds what is wrong to the engines that pull through the proxy. Where nobody answers at its address, that is told of the proxy.
 pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
-    servers(host, expected, by, parts).await;
-    clients::judge(host, expected, by, parts).await;
+    for part in parts.iter_mut() {
+        let names: Vec<_> = part.ways.keys().filter(|name| !part.asked.contains_key(*name)).cloned().collect();
+        part.asked.extend(names.into_iter().map(|name| (name, expected.here.url.clone())));
+    }
+    let all: BTreeSet<_> = parts.iter().flat_map(|part| part.asked.values().cloned()).collect();
+    for url in all {
+        let at = expected.at(&url);
+        servers(host, &at, by, parts).await;
+        clients::judge(host, &at, by, parts).await;
+    }
+    let dockerd = parts.iter_mut().find(|part| part.part == Part::Dockerd);
+    if let (Some(part), Some((Reads::Builds, directories))) = (dockerd, by.dockerd) {
+        builds(host, expected, directories, part).await;
+    }
+}
+
+/// The registries for which an engine asks the proxy by this URL.
+fn through(part: &Examined, url: &str) -> Vec<String> {
+    let is_asked = |name: &String| part.asked.get(name).is_some_and(|asked| asked == url);
+    let through = part.ways.iter().filter(|(name, way)| **way == Way::Proxy && is_asked(name));
+    through.map(|(name, _)| name.clone()).collect()
 }
 
 /// What is wrong with whom engines trust.
@@ -73,8 +95,7 @@ async fn servers(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, par
     };
     let url = shown.url.clone();
     for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
-        let through: Vec<_> = part.ways.iter().filter(|(_, way)| **way == Way::Proxy).map(|(name, _)| name).collect();
-        for name in through.into_iter().cloned().collect::<Vec<_>>() {
+        for name in through(part, &expected.here.url) {
             let (own, fix) = match authorities(part.part, host, expected, by, &name) {
                 Own::Files(own, fix) => (own, fix),
                 Own::Everything => continue,
@@ -91,9 +112,6 @@ async fn servers(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, par
             let why = format!("TLS with the proxy fails, and {PAST}; of a closed route every pull fails");
             part.find(untrusted(expected, &wrong, &name, why, fix));
         }
-        if let (Part::Dockerd, Some((Reads::Builds, directories))) = (part.part, by.dockerd) {
-            builds(&mut shown, expected, directories, part).await;
-        }
     }
 }
 
@@ -104,14 +122,14 @@ async fn not_loaded(shown: &Shown<'_>, expected: &Expected<'_>, by: &ByHostsToml
     for (part, service, _) in by.started.iter().filter(|(_, _, started)| is_older(started)) {
         let Some(part) = parts.iter_mut().find(|one| one.part == *part) else { continue };
         let (name, url) = (part.part.name(), &shown.url);
-        for registry in expected.names() {
-            let Own::Files(own, _) = authorities(part.part, shown.host, expected, by, registry) else { continue };
-            if part.ways.get(registry) != Some(&Way::Proxy) || shown.refusal_by(&own).await.is_none() {
+        for registry in through(part, &expected.here.url) {
+            let Own::Files(own, _) = authorities(part.part, shown.host, expected, by, &registry) else { continue };
+            if shown.refusal_by(&own).await.is_none() {
                 continue;
             }
-            part.ways.insert(registry.to_owned(), expected.way_without_proxy(registry));
+            part.ways.insert(registry.clone(), expected.way_without_proxy(&registry));
             part.find(Finding {
-                registries: vec![registry.to_owned()],
+                registries: vec![registry],
                 code: Code::NotLoaded,
                 file: None,
                 text: format!("it was started before the CA of {url} came among the CA certificates of the host"),
@@ -209,7 +227,11 @@ fn below(host: &Host, directories: &[&str], at: &str) -> Vec<String> {
 }
 
 /// What dockerd builds with its own image store goes by `hosts.toml`, whatever it trusts when it pulls.
-async fn builds(shown: &mut Shown<'_>, expected: &Expected<'_>, directories: &[Directory], part: &mut Examined) {
+async fn builds(host: &Host, expected: &Expected<'_>, directories: &[Directory], part: &mut Examined) {
+    let mut shown = Shown::new(host, Address::parse(&expected.here.url));
+    if !shown.url.has_tls() || shown.refusal(&[]).await.is_none() {
+        return;
+    }
     for name in expected.names() {
         let is_meant = match hosts_toml::of(directories, name) {
             Some(directory) => hosts_toml::is_ours(&expected.here, directory),
@@ -240,6 +262,7 @@ fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsTom
         }
         Part::Dockerd => match by.dockerd {
             Some((Reads::All, directories)) => by_hosts_toml(directories, expected, registry),
+            _ if by.checks_nothing => Own::Everything,
             Some((Reads::Builds, _)) => Own::Files(below(&[DOCKER_CERTS_D]), by_client_config(expected)),
             Some((Reads::Nothing, _)) | None => {
                 Own::Files(below(&[DOCKER_CERTS_D]), by_hand(put(DOCKER_CERTS_D, at, FILE)))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::CONFIG;
-use super::served::Ways;
+use crate::admin::ways::Ways;
 use crate::config::{Config, Flags, SAMPLE};
 use crate::directory::{Astray, Directory, Missing, Place};
 use crate::replace::{beside, keep, write};
@@ -77,7 +77,7 @@ impl Before {
 /// Which way a configuration leads, a line for each route, or what is wrong with it.
 pub(super) fn about(path: &Path, text: &str) -> String {
     match Config::load(&Flags::default().with_text(path, text)) {
-        Ok(config) => Ways::of(&config).lines().map(|way| format!("  {way}\n")).collect(),
+        Ok(config) => Ways::of(config.routes()).lines().map(|way| format!("  {way}\n")).collect(),
         Err(mistakes) => mistakes.to_string().lines().map(|line| format!("  {line}\n")).collect(),
     }
 }

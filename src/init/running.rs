@@ -5,15 +5,21 @@ use std::net::SocketAddr;
 
 use super::ask::Manner;
 use super::port::{self, Port};
-use super::served::{self, Running, Unread, Ways};
+use super::served::{self, Running, Unread};
 use super::service::Manager;
 use super::{Init, Step};
+use crate::admin::ways::Ways;
 use crate::config::Config;
 use crate::listen::activation::Socket;
 
 impl<R: BufRead, W: Write> Init<'_, R, W> {
     /// Whether the proxy can listen where the configuration says, or one does already; else it is told.
     pub(super) fn can_listen(&mut self, config: &Config, is_new: bool) -> bool {
+        let refusal = self.host.sockets.own().and_then(|socket| socket.refusal(config));
+        if let Some(sentence) = refusal.filter(|_| self.host.is_this) {
+            self.left.push(sentence);
+            return false;
+        }
         // The service gets it at its start. Who connects there before starts it with the configuration of before.
         let is_kept = |address: &SocketAddr| self.host.sockets.alone_at_address(*address).is_some_and(Socket::is_own);
         let Some(found) = self.host.is_this.then(|| port::look(config, is_kept)).flatten() else { return true };
@@ -63,7 +69,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         let settings = self.settings.as_ref().filter(|_| is_new);
         let by = settings.map(|settings| (settings, self.options)).ok_or(&path);
         let who = match found.port {
-            Port::Ours => self.running.who(&Ways::of(config)),
+            Port::Ours => self.running.who(&Ways::of(config.routes())),
             Port::Free | Port::Taken => "another program".to_owned(),
         };
         // Where a service manager starts the proxy, no other one may listen there, whatever it serves.

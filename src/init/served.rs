@@ -1,6 +1,5 @@
 //! What a proxy that listens already serves, beside what the configuration says: it may be another registry's.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,59 +10,14 @@ use oci::quote::quoted;
 use serde_json::Value;
 
 use super::port;
+use crate::admin::ways::Ways;
 use crate::config::{Config, collide};
-use crate::{control, service_variables};
+use crate::control;
 
-/// A sentence names as many; a configuration may have hundreds.
-const NAMED: usize = 3;
 /// A proxy that has just been started signs in within this, as requests wait for it (`token_wait`).
 const SIGN_IN: Duration = Duration::from_secs(10);
 /// How often it is asked meanwhile.
 const STEP: Duration = Duration::from_millis(500);
-/// A source and a registry with its prefix have some tens of characters; more is not what this proxy tells.
-const LONGEST: usize = 200;
-
-/// Which registry each source leads to, as the log has routes: `docker.io -> example.azurecr.io/hub`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ways(BTreeSet<String>);
-
-impl Ways {
-    pub(super) fn of(config: &Config) -> Self {
-        let way = |route: &oci::route::Route<crate::config::Destination>| {
-            let domain = route.destination.upstream.domain().authority();
-            written(&route.source.to_string(), domain, route.prefix.as_str())
-        };
-        Self(config.routes().iter().map(way).collect())
-    }
-
-    /// As `/status` of the admin listener tells them.
-    fn told(status: &Value) -> Option<Self> {
-        let way = |route: &Value| {
-            let text = |key: &str| route[key].as_str();
-            Some(written(text("route")?, text("registry")?, text("prefix")?).chars().take(LONGEST).collect())
-        };
-        status["routes"].as_array()?.iter().map(way).collect::<Option<_>>().map(Self)
-    }
-
-    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
-    }
-}
-
-fn written(source: &str, domain: &str, prefix: &str) -> String {
-    format!("{source} -> {domain}/{prefix}")
-}
-
-impl fmt::Display for Ways {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named: Vec<_> = self.lines().take(NAMED).collect();
-        f.write_str(&named.join(", "))?;
-        match self.0.len().saturating_sub(NAMED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
 
 /// What listens where the proxy is to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,9 +101,10 @@ impl fmt::Display for Unread {
 pub(super) fn look(config: &Config, before: Option<&Config>, address: SocketAddr) -> Running {
     let admins = [config.admin(), before.and_then(Config::admin)];
     let by_file = before.filter(|before| listens(before, address));
-    let served = admins.into_iter().flatten().find_map(ways).or_else(|| by_file.map(Ways::of));
+    let served =
+        admins.into_iter().flatten().find_map(ways).or_else(|| by_file.map(|before| Ways::of(before.routes())));
     match served {
-        Some(ways) if ways == Ways::of(config) => Running::Same,
+        Some(ways) if ways == Ways::of(config.routes()) => Running::Same,
         Some(ways) => Running::Other(ways),
         None => Running::Unknown,
     }
@@ -164,7 +119,7 @@ pub(super) fn after_start(config: &Config) -> (Running, Option<String>) {
     let served = port::look(config, |_| false).map(|found| look(config, None, found.address));
     match served {
         Some(Running::Other(ways)) => {
-            let instead = format!("serves {ways} and not {}", Ways::of(config));
+            let instead = format!("serves {ways} and not {}", Ways::of(config.routes()));
             (Running::Other(ways), Some(instead))
         }
         _ => (Running::Same, None),
@@ -206,7 +161,7 @@ pub(super) fn signs_in_as(config: &Config, admin: SocketAddr) -> bool {
 /// The variables of this file with another value of which the proxy with this admin listener was started.
 pub(super) fn older_variables(admin: SocketAddr, file: &Path) -> Vec<&'static str> {
     let id = status(admin).and_then(|status| u32::try_from(status["process"]["id"].as_u64()?).ok());
-    id.map(|id| control::older_variables(id, &service_variables::of_file(file))).unwrap_or_default()
+    id.map(|id| control::older_variables(id, file)).unwrap_or_default()
 }
 
 fn ways(admin: SocketAddr) -> Option<Ways> {

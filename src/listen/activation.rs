@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Endpoint};
 use crate::host::Host;
-use crate::installed::{OWN_SOCKET, runs_systemd};
+use crate::installed::{OWN_SOCKET, OWN_UNIT, runs_systemd};
 use crate::program::{Printed, run};
 
 /// It answers at once; a disk may be slow.
@@ -104,6 +104,17 @@ impl Socket {
         let admin = config.admin().map(Endpoint::Address);
         let listeners = || config.listeners().iter().map(|listener| &listener.endpoint).chain(&admin);
         self.at.iter().filter(|at| !listeners().any(|known| known.is_at(at))).cloned().collect()
+    }
+
+    /// The same as a sentence with what to do; `None` if it lacks nothing.
+    pub(crate) fn refusal(&self, config: &Config) -> Option<String> {
+        let lacks: Vec<_> = self.lacks(config).iter().map(ToString::to_string).collect();
+        (!lacks.is_empty()).then(|| {
+            format!(
+                "{OWN_SOCKET} has ListenStream= of {}, and no listener of the settings has this address, so the service does not start and takes them at no reload: make listen and admin what the unit says, or change it: systemctl edit --full {OWN_SOCKET} && systemctl restart {OWN_SOCKET} {OWN_UNIT}",
+                lacks.join(", ")
+            )
+        })
     }
 
     /// A block of what `systemctl show` prints.

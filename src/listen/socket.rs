@@ -8,14 +8,20 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use super::pace::Paced;
 
 /// A header and the manifest behind it leave together; layers, which come in larger pieces, bypass the buffer.
 const WRITE_BUFFER: usize = 16 << 10;
+
+/// What waits in the buffer for more goes without it after this, as storage may pause in the middle of a layer. The rest of a manifest
+/// comes sooner.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 /// Room for a header and a small manifest, so that most answers allocate once.
 const FIRST_ROOM: usize = 4 << 10;
@@ -27,6 +33,8 @@ pub(crate) struct Socket<S: AsyncWrite + Unpin> {
     stream: Paced<S>,
     /// Not written yet; never longer than [`WRITE_BUFFER`].
     buffer: BytesMut,
+    /// When that goes whether or not more comes, since somebody has waited for the client with something in it.
+    overdue: Option<Pin<Box<Sleep>>>,
     /// Read already, and to be read again.
     unread: BytesMut,
 }
@@ -40,7 +48,7 @@ impl<S: AsyncWrite + AsFd + Unpin> Socket<S> {
 
 impl<S: AsyncWrite + Unpin> Socket<S> {
     fn of(stream: Paced<S>) -> Self {
-        Self { stream, buffer: BytesMut::new(), unread: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), overdue: None, unread: BytesMut::new() }
     }
 
     /// Gives back what was read, once: the next reads find it again.
@@ -68,7 +76,17 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
             }
         }
         self.buffer = BytesMut::new();
+        self.overdue = None;
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes the buffer once it has waited long enough. Whoever reads has nothing to write at the moment.
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(FLUSH_AFTER)));
+        match overdue.as_mut().poll(context).is_ready().then(|| self.poll_empty(context)) {
+            Some(Poll::Ready(written)) => written,
+            Some(Poll::Pending) | None => Ok(()),
+        }
     }
 }
 
@@ -86,7 +104,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(self.stream.get_mut()).poll_read(context, buffer)
+        let read = Pin::new(self.stream.get_mut()).poll_read(context, buffer);
+        if read.is_pending() && !self.buffer.is_empty() {
+            self.poll_overdue(context)?;
+        }
+        read
     }
 }
 
@@ -197,6 +219,22 @@ mod tests {
         };
         let ((), seen) = tokio::join!(written, read);
         assert!(seen.into_iter().eq(pieces()));
+    }
+
+    /// The client saw no header for as long as storage paused behind it.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_in_the_buffer_goes_without_the_rest_after_a_while() {
+        let (server, mut client) = tokio::io::duplex(64);
+        let mut socket = over(server);
+        socket.write_all(b"header").await.expect("buffered");
+        let mut seen = [0; 6];
+        let begun = tokio::time::Instant::now();
+        tokio::select! {
+            read = socket.read_u8() => panic!("nothing was sent: {read:?}"),
+            all = client.read_exact(&mut seen) => assert_eq!(all.expect("sent"), 6),
+            () = sleep(10 * FLUSH_AFTER) => panic!("it waits"),
+        }
+        assert!(begun.elapsed() >= FLUSH_AFTER && socket.overdue.is_none(), "what follows at once goes with it");
     }
 
     async fn the_buffer_is_sent(server: impl AsyncWrite + Unpin, mut client: impl AsyncRead + Unpin) {

@@ -57,11 +57,8 @@ impl Run {
             Some(digest) => digest.to_owned(),
             None => self.resolve(&repository, image.reference(), warmed).await?,
         };
-        let entries = match self.document(&repository, &digest, warmed).await? {
-            Document::Manifest(manifest) => {
-                self.signature(&repository, &digest, warmed).await?;
-                return self.single(&repository, &digest, manifest, warmed).await;
-            }
+        let entries = match self.signed(&repository, &digest, warmed).await? {
+            Document::Manifest(manifest) => return self.single(&repository, &digest, manifest, warmed).await,
             Document::Index(entries) => entries,
         };
         let (manifests, missing) = self.manifests(&repository, entries, warmed).await?;
@@ -90,11 +87,8 @@ impl Run {
                 if !seen.insert(digest.clone()) {
                     continue;
                 }
-                match self.document(repository, &digest, warmed).await? {
-                    Document::Manifest(manifest) => {
-                        self.signature(repository, &digest, warmed).await?;
-                        manifests.push(manifest);
-                    }
+                match self.signed(repository, &digest, warmed).await? {
+                    Document::Manifest(manifest) => manifests.push(manifest),
                     Document::Index(entries) => inner.extend(entries),
                 }
             }
@@ -140,6 +134,13 @@ impl Run {
         let missing: Vec<_> = missing.into_iter().map(Platform::to_string).collect();
         let missing = format!("not for {}: choose with --platform: it is for {found}", missing.join(", "));
         Err(self.of_other_platforms(repository, digest, missing))
+    }
+
+    /// An index or a manifest, and its signature: who copies an image with all its platforms looks for that of the index as well.
+    async fn signed(&self, repository: &Repository, digest: &str, warmed: &mut Warmed) -> Result<Document, Failure> {
+        let document = self.document(repository, digest, warmed).await?;
+        self.signature(repository, digest, warmed).await?;
+        Ok(document)
     }
 
     /// What clients with a policy of `sigstoreSigned` look for beside a manifest (cosign's tag), if that is wanted. That there is none is kept

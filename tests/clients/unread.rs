@@ -44,6 +44,24 @@ async fn a_corrected_secret_was_a_dead_end_and_so_was_a_file_that_the_service_ma
     assert!(init.contains("systemctl restart acr-cache-proxy") && systemd.serves("http://127.0.0.1:8080"), "{init}");
     assert_eq!(of_proxy(&systemd), Vec::<[String; 3]>::new());
 
+    // One that was taken out of the file, and all of them with it.
+    for (without, names) in [
+        ("sed -i /AZURE_CLIENT_SECRET/d", "another value of AZURE_CLIENT_SECRET"),
+        (
+            "rm",
+            "other values of AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET, IDENTITY_ENDPOINT, AZURE_AUTHORITY_HOST, IMDS_ENDPOINT",
+        ),
+    ] {
+        systemd.run(&format!("{without} /etc/acr-cache-proxy/environment"));
+        let (told, found) = (said(&systemd, "/usr/bin/acr-cache-proxy reload").0, of_proxy(&systemd));
+        assert!(told.contains(names), "{without}: {told}");
+        assert!(
+            found.iter().any(|[code, text, _]| code == "not-loaded" && text.ends_with(names)),
+            "{without}: {found:?}"
+        );
+    }
+    configure(&systemd, &azure, ADMIN, SECRETS);
+
     // Root said ok to each of these.
     systemd.run("chmod 0600 /etc/acr-cache-proxy/ca.pem");
     let closed = "ca_file /etc/acr-cache-proxy/ca.pem: the user of acr-cache-proxy.service may not read it: let others";

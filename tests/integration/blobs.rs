@@ -165,6 +165,38 @@ async fn several_ranges_of_a_blob_keep_the_boundary_between_them() {
     }
 }
 
+/// The client had its bytes for those of the blob.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_storage_packs_was_not_said_to_be_packed() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    for (fault, encoding) in [(None, None), (Some(Fault::Gzip), Some("gzip"))] {
+        fault.into_iter().for_each(|fault| azure.inject(Hop::Storage, fault));
+        let request = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path(&pushed));
+        let answer = wire::send(proxy.address(), request.as_bytes());
+        let end = answer.windows(4).position(|at| at == b"\r\n\r\n").expect("a head") + 4;
+        let head = wire::parse(&answer[..end]);
+        assert_eq!((head.status, head.header("content-encoding")), (200, encoding), "{}", head.head);
+    }
+}
+
+/// It waited behind the proxy until storage went on, and whoever waits for a header gave up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_and_the_first_bytes_of_a_layer_waited_for_as_long_as_storage_paused() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    azure.inject(Hop::Storage, Fault::PauseMidBody(2 * PATIENCE));
+    let mut stream = std::net::TcpStream::connect(proxy.address()).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    write!(stream, "GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path(&pushed)).expect("sent");
+    let mut seen = Vec::new();
+    while !seen.windows(4).any(|at| at == b"\r\n\r\n") {
+        let mut part = [0; 4096];
+        let length = stream.read(&mut part).expect("the header comes before the rest");
+        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&part[..length]);
+    }
+    assert!(seen.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&seen));
+}
+
 /// The client had an empty layer, or a text, as the layer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_success_of_storage_that_brings_no_blob_was_passed_on_as_one() {

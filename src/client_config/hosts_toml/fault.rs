@@ -1,6 +1,7 @@
 //! Whether whoever reads a `hosts.toml` understands it. With one value that it does not, it reads nothing of the file, and pulls go to the
 //! registry itself.
 
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use crate::client_config::text::{self, MARK};
@@ -55,6 +56,9 @@ pub(crate) fn fault(content: &str, reader: Reader<'_>) -> Option<String> {
         Some(Value::Table(hosts)) => hosts.iter().map(|(name, host)| (format!("host.{name:?}."), host)).collect(),
         Some(_) => return Some("host is not a table".to_owned()),
     };
+    if let Some(name) = without_header(content).filter(|_| !reader.is_containerd_1()) {
+        return Some(format!("host.{name:?} has no line [host.{name:?}], without which it is not asked"));
+    }
     if table.get("server").is_some_and(|server| !server.is_str()) {
         return Some("server is not a text".to_owned());
     }
@@ -63,6 +67,17 @@ pub(crate) fn fault(content: &str, reader: Reader<'_>) -> Option<String> {
         _ => Some(format!("{} is not a table", name.trim_end_matches('.'))),
     });
     of_hosts.or_else(|| fault_of_host("", &table, reader))
+}
+
+/// A host whose table has no header of its own. containerd 2 asks those alone that have one (`getSortedHosts`).
+fn without_header(content: &str) -> Option<String> {
+    let parsed = DeTable::parse(content).ok()?;
+    let hosts = parsed.get_ref().get("host")?.get_ref().as_table()?;
+    let has_header = |at: usize| {
+        let line = content.get(..at).and_then(|before| before.rsplit('\n').next());
+        line.is_some_and(|line| line.trim_start().starts_with('['))
+    };
+    hosts.keys().find(|name| !has_header(name.span().start)).map(|name| name.get_ref().to_string())
 }
 
 fn fault_of_host(name: &str, host: &Table, reader: Reader<'_>) -> Option<String> {
@@ -162,6 +177,22 @@ mod tests {
         let content = format!("{MARK}server = \"https://ghcr.io\"\n[host.\"http://127.0.0.1:8080\"]\n");
         let all = [CONTAINERD_1, CONTAINERD_2, NEWEST, DOCKERD, UNKNOWN];
         assert_eq!(all.map(|reader| fault(&content, reader).is_none()), [true, false, false, false, false]);
+    }
+
+    /// It was "through the proxy", and pulls went to the source.
+    #[test]
+    fn a_host_without_a_header_of_its_own_is_asked_by_containerd_1_alone() {
+        let all = [CONTAINERD_1, CONTAINERD_2, NEWEST, DOCKERD, UNKNOWN];
+        for (hosts, takes) in [
+            ("[host.\"http://a\"]\ncapabilities = [\"pull\"]\n[host.'http://b']\n", [true; 5]),
+            ("  [ host . \"http://a\" ]\n[host.\"http://a\".header]\nx = \"5\"\n", [true; 5]),
+            ("host.\"http://a\".capabilities = [\"pull\"]\n", [true, false, false, false, false]),
+            ("[host]\n\"http://a\".capabilities = [\"pull\"]\n", [true, false, false, false, false]),
+            ("[host]\n\"http://a\" = {skip_verify = true}\n", [true, false, false, false, false]),
+            ("host = {\"http://a\" = {}}\n", [true, false, false, false, false]),
+        ] {
+            assert_eq!(all.map(|reader| fault(hosts, reader).is_none()), takes, "{hosts}");
+        }
     }
 
     #[test]

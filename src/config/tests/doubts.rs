@@ -53,6 +53,16 @@ fn what_nobody_can_pull_by_passed_in_silence() {
         ),
         ("upstream: {domain: a.azurecr.io, prefix: b.azurecr.io/hub}".to_owned(), ""),
         (
+            "routes:\n- {source: docker.io, domain: a.azurecr.io, prefix: hub}\n- {source: ghcr.io, domain: a.azurecr.io, prefix: hub/ghcr}"
+                .to_owned(),
+            "the prefix hub/ghcr of ghcr.io is below hub, that of docker.io, so images of ghcr.io are pulled as docker.io/ghcr/... as well: give it a prefix that is not below another",
+        ),
+        (
+            "routes:\n- {source: docker.io, domain: a.azurecr.io, prefix: hub}\n- {source: docker.io/library, domain: a.azurecr.io, prefix: hub/library}\n- {source: ghcr.io, domain: b.azurecr.io, prefix: hub/ghcr}"
+                .to_owned(),
+            "",
+        ),
+        (
             format!("{HUB}\naccess: {{allow: [127.0.0.1, 10.0.0.0]}}"),
             "access.allow: 10.0.0.0 is one address: if a network is meant, write its length, such as 10.0.0.0/8",
         ),

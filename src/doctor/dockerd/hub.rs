@@ -60,6 +60,8 @@ pub(super) fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expect
         return;
     }
     let way = way(&set, settings, &living, by_hosts, expected, found);
+    let first = living.first().filter(|first| here.judge(first) == Verdict::Ours);
+    found.asked.extend(first.map(|first| (DOCKER_HUB.to_owned(), expected.url(first, first.has_tls()))));
     if expected.is_closed(DOCKER_HUB) && !by_hosts {
         found.never_close(&[DOCKER_HUB], "and dockerd's own mirrors always fall back");
     }

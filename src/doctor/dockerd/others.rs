@@ -35,6 +35,7 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
                     continue;
                 }
                 found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
+                found.asked.extend(hosts_toml::url(expected, directory).map(|url| (name.to_owned(), url)));
             }
             (Some(true), None) => {
                 found.find(hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone()));

@@ -1,4 +1,4 @@
-//! Files that the user of the service may not read. Root, who runs doctor, reads all of them.
+//! Files that the user of the service may not read, or not run. Root, who runs doctor, may.
 
 use super::super::expected::by_hand;
 use super::super::finding::{Code, Examined, Finding};
@@ -9,14 +9,15 @@ use crate::shell::shell_word;
 pub(super) fn find(closed: &[Closed], found: &mut Examined) {
     for file in closed {
         let path = file.path.display().to_string();
-        let why = match file.ends_start {
-            true => "the proxy does not start with it, and one that runs takes no settings at a reload",
-            false => "the sign-in fails until it can be read",
+        let why = match (file.ends_start, file.is_program) {
+            (true, _) => "the proxy does not start with it, and one that runs takes no settings at a reload",
+            (false, true) => "nobody is told of a fault until it can be run",
+            (false, false) => "the sign-in fails until it can be read",
         };
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Unreadable,
-            text: "the user of the service may not read it".to_owned(),
+            text: format!("the user of the service {}", file.denial()),
             why: why.to_owned(),
             fix: by_hand(format!("namei -l {}  # {}", shell_word(&path), file.remedy())),
             file: Some(path),

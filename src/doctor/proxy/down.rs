@@ -42,6 +42,8 @@ pub(super) struct Last {
     pub is_masked: bool,
     /// How it has failed, a clause.
     pub failure: Option<String>,
+    /// It ended by itself, with a status.
+    pub has_exited: bool,
     /// The last line that it has written, if it has failed.
     pub line: Option<String>,
     pub is_reload_refused: bool,
@@ -52,7 +54,8 @@ impl Last {
         const ALL: &str = "--property=LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,ReloadResult";
         let Some(said) = ask::program(&["systemctl", "show", ALL, UNIT]).await else { return Self::default() };
         let mut last = Self::of(&said);
-        if last.failure.is_some() {
+        // Who was killed has not written why.
+        if last.failure.is_some() && last.has_exited {
             // What systemd itself writes of the unit has another identifier.
             let journal =
                 ["journalctl", "--quiet", "--unit", UNIT, "--identifier=acr-cache-proxy", "--lines=1", "--output=cat"];
@@ -72,7 +75,8 @@ impl Last {
             (result, _) => format!("{how} ({result})"),
         });
         let is_reload_refused = !matches!(value("ReloadResult"), "" | "success");
-        Self { is_masked: value("LoadState") == "masked", failure, line: None, is_reload_refused }
+        let has_exited = value("Result") == "exit-code";
+        Self { is_masked: value("LoadState") == "masked", failure, has_exited, line: None, is_reload_refused }
     }
 }
 
@@ -114,12 +118,12 @@ impl Service {
                 let line = line.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
                 Some((
                     format!("its service {how}{line}"),
-                    format!("{JOURNAL}  # put right what it says; then: {start}"),
+                    format!("{JOURNAL}  # put right what it says, if that is not done; then: {start}"),
                 ))
             }
             Last { is_reload_refused: true, .. } if is_older => Some((
                 "its service runs with earlier settings, because its last reload has failed".to_owned(),
-                format!("{JOURNAL}  # put right what it says; then: {RELOAD}"),
+                format!("{JOURNAL}  # put right what it says, if that is not done; then: {RELOAD}"),
             )),
             _ => None,
         }

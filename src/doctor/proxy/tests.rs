@@ -21,6 +21,11 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
     let kept = r#"{"summary":"ready: only what is kept is served","upstreams":[{"domain":"a.azurecr.io","serves":"kept"},{"domain":"b.azurecr.io","serves":"all"}]}"#;
     let down = serde_json::json!({"registries": [{"domain": "a.azurecr.io", "down": null}, {"domain": "b.azurecr.io", "down": "no answer"}]});
     let limited = serde_json::json!({"load": {"limited_last_hour": {"request_rate": 7, "connections_per_client": 0}}});
+    let routes = |registry: &str| {
+        let route = |route: &str, registry: &str, prefix: &str| serde_json::json!({"route": route, "registry": registry, "prefix": prefix});
+        serde_json::json!({"routes": [route("docker.io", "a.azurecr.io", "a"), route("ghcr.io", registry, "b")]})
+    };
+    let (same, earlier) = (routes("b.azurecr.io"), routes("c.azurecr.io"));
     for (what, answers, readyz, status, codes, unserved) in [
         ("right", answer(200, true, ""), answer(200, false, ready), Value::Null, &[][..], &[][..]),
         (
@@ -43,6 +48,15 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
         ),
         ("no token any more", answer(200, true, ""), answer(200, false, kept), Value::Null, &[Code::NotReady], &[]),
         ("a registry is down", answer(200, true, ""), answer(200, false, ready), down, &[Code::NotReady], &[]),
+        ("the same routes", answer(200, true, ""), answer(200, false, ready), same, &[], &[]),
+        (
+            "settings that were not read",
+            answer(200, true, ""),
+            answer(200, false, ready),
+            earlier,
+            &[Code::NotLoaded],
+            &["ghcr.io"],
+        ),
         ("limited", answer(200, true, ""), answer(200, false, ready), limited, &[Code::Refused], &[]),
     ] {
         let nobody = elsewhere("http://127.0.0.1:1", &Sockets::default()).await;
@@ -97,7 +111,7 @@ async fn a_service_that_has_failed_or_is_masked_or_refused_a_reload_is_told_with
     let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
     let denied = "acr-cache-proxy: ca_file: /etc/ca.pem: Permission denied (os error 13)";
     let start = "systemctl enable --now acr-cache-proxy.service && systemctl status --no-pager acr-cache-proxy.service";
-    let journal = "journalctl --unit acr-cache-proxy --lines 20 --no-pager  # put right what it says; then: ";
+    let journal = "journalctl --unit acr-cache-proxy --lines 20 --no-pager  # put right what it says, if that is not done; then: ";
     for (state, said, says, fix) in [
         (
             "failed",

@@ -3,10 +3,11 @@
 use oci::route::DOCKER_HUB;
 
 use super::owner::of_owner;
-use super::{Entry, OFFICIAL, Place, covering, of_part, take_out};
+use super::{Entry, OFFICIAL, OURS, Place, covering, of_part, take_out};
+use crate::client_config::Client;
 use crate::client_config::address::Verdict;
-use crate::doctor::expected::Expected;
-use crate::doctor::finding::{Code, Finding, Way};
+use crate::doctor::expected::{Expected, by_hand};
+use crate::doctor::finding::{Code, Examined, Finding, Way, listed};
 
 /// An entry that keeps requests from the proxy.
 pub(super) struct Blocking<'a> {
@@ -38,6 +39,21 @@ pub(super) fn blocking<'a>(entries: &'a [Entry], expected: &'a Expected<'_>) -> 
         parts.for_each(|entry| add(entry, None));
     }
     found
+}
+
+/// That a registry is blocked is somebody's decision, and the entry that client-config has for it would take its place: nothing is written
+/// there without asking.
+pub(super) fn keep_blocks(found: &mut Examined) {
+    // Of two entries that of the file whose name is later counts.
+    let is_before = |finding: &&Finding| finding.file.as_deref().is_some_and(|file| file < OURS);
+    let blocks = found.findings.iter().filter(|finding| finding.code == Code::Blocked).filter(is_before);
+    let blocked: Vec<_> = blocks.flat_map(|finding| finding.registries.clone()).collect();
+    let blocked = listed(&blocked.iter().map(String::as_str).collect::<Vec<_>>());
+    for fix in found.findings.iter_mut().map(|finding| &mut finding.fix).filter(|_| !blocked.is_empty()) {
+        if fix.by == Some(Client::Podman) {
+            *fix = by_hand(format!("{}  # this lifts the block of {blocked}, too", fix.command));
+        }
+    }
 }
 
 /// `whose` is for whom, if it is not the system's.

@@ -20,6 +20,7 @@ pub(super) fn add(judged: Vec<(Release, Examined)>, found: &mut Examined) {
             }
         }
         found.is_blind |= examined.is_blind;
+        found.asked.extend(examined.asked);
         for (registry, way) in examined.ways {
             let worst = found.ways.entry(registry).or_insert(way);
             *worst = match (*worst, way) {

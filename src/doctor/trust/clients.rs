@@ -6,7 +6,7 @@ use super::super::expected::{Expected, by_hand, edit};
 use super::super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::super::hosts_toml::{self, Directory};
 use super::presented::{Away, Door, Pair};
-use super::{ByHostsToml, CERTS_D, DOCKER_CERTS_D, Own, authorities, authority};
+use super::{ByHostsToml, CERTS_D, DOCKER_CERTS_D, Own, authorities, authority, through};
 use crate::client_config::Client;
 use crate::client_config::address::Address;
 use crate::host::Host;
@@ -24,9 +24,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
     }
     let mut door = Door::new(host, url);
     for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
-        for name in
-            expected.names().into_iter().filter(|name| part.ways.get(*name) == Some(&Way::Proxy)).collect::<Vec<_>>()
-        {
+        for name in &through(part, &expected.here.url) {
             let own = match authorities(part.part, host, expected, by, name) {
                 Own::Files(own, _) => own,
                 Own::Everything => Vec::new(),
@@ -52,10 +50,10 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
                     format!("TLS with the proxy fails, and {PAST}; of a closed route every pull fails"),
                 ),
             };
-            part.ways.insert(name.to_owned(), way);
+            part.ways.insert(name.clone(), way);
             let text = format!("{} does not take what it presents: {away}", expected.here.url);
             part.find(Finding {
-                registries: vec![name.to_owned()],
+                registries: vec![name.clone()],
                 code: Code::ClientCertificate,
                 file: None,
                 text,
@@ -98,6 +96,14 @@ fn presented(
         }
         _ => match by.dockerd {
             Some((Reads::All, directories)) => by_file(Client::Docker, (DOCKER_CERTS_D, directories)),
+            _ if by.checks_nothing => (
+                Vec::new(),
+                by_hand(format!(
+                    "acr-cache-proxy doctor{} --mirror https://NAME:{}  # NAME: one of this host's that is not among insecure-registries, to which dockerd presents nothing",
+                    expected.settings,
+                    Address::parse(&expected.here.url).port()
+                )),
+            ),
             _ => (pairs_below(host, &[DOCKER_CERTS_D], at), put_pair(DOCKER_CERTS_D, at, PAIR)),
         },
     }

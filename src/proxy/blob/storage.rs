@@ -19,9 +19,11 @@ use oci::authority;
 
 /// The headers of a request that storage needs.
 const FORWARDED: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
-/// The headers of its response that a client needs: a registry's answer for a blob has no others.
-const RELAYED: [HeaderName; 6] = [
+/// The headers of its response that a client needs: a registry's answer for a blob has no others. One that is packed can be unpacked by
+/// who knows of it alone.
+const RELAYED: [HeaderName; 7] = [
     header::ACCEPT_RANGES,
+    header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
     header::DATE,

@@ -1,6 +1,7 @@
 //! A proxy that speaks TLS, and engines that trust its certificate, or do not.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -76,6 +77,31 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
         host.put("/srv/certs.d/docker.io/hosts.toml", &hosts);
         let expected: &[&str] = if is_found { &["containerd"] } else { &[] };
         assert_eq!(untrusting(), expected, "{ca}");
+    }
+}
+
+/// With a second listener a file was called right by which nothing came, and one wrong by which everything did.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_was_judged_by_another_listener_than_its_file_names() {
+    let azure = testkit::azure().await;
+    let secret = Secret::new(&Authority::new("mirror CA").server(&["127.0.0.1"]), &[]);
+    let listen = format!("[{{address: '127.0.0.1:0'}}, {{address: '127.0.0.1:0', tls: {}}}]", secret.tls(""));
+    let setup = Setup::new(&azure).listen(&listen);
+    let settings = fs::read_to_string(setup.path("config.yaml")).expect("written");
+    let proxy = setup.start();
+    let at = |settings: String, address: &SocketAddr| settings.replacen("127.0.0.1:0", &address.to_string(), 1);
+    let settings = proxy.addresses().iter().fold(settings, at);
+    let (plain, tls) = (format!("http://{}", proxy.addresses()[0]), format!("https://{}", proxy.addresses()[1]));
+    let site = Site { proxy, settings };
+    let host = site.host(&[Do::Install(&["podman", "containerd"])]);
+    let section = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = ";
+    host.put("/etc/containerd/config.toml", &format!("{section}\"/etc/containerd/certs.d\"\n"));
+    let both = ["containerd", "podman"];
+    for (named, mirror, expected) in
+        [(&tls, &plain, &both[..]), (&tls, &tls, &both), (&plain, &tls, &[]), (&plain, &plain, &[])]
+    {
+        ["podman", "containerd"].into_iter().for_each(|client| write(&host, client, named));
+        assert_eq!(untrusting(&host, mirror), expected, "{named} for {mirror}");
     }
 }
 

@@ -76,6 +76,14 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "blocked")],
     },
     Broken {
+        what: "podman with a blocked registry and without an entry for the others: --fix lifted the block",
+        made: &[
+            Install(&["podman"]),
+            Put("/etc/containers/registries.conf", "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n"),
+        ],
+        found: &[("podman", "blocked"), ("podman", "no-mirror")],
+    },
+    Broken {
         what: "podman with an entry that blocks a part of what is asked of the proxy",
         made: &[
             Install(&["podman"]),
