@@ -138,7 +138,8 @@ impl RouteTable {
         if in_effect.is_some_and(|known| known.reads_per_minute != shared.reads_per_minute) {
             next.iter().for_each(|served| served.upstream.health.set_reads(shared.reads_per_minute));
         }
-        let memory = config.cache().map_or(0, |settings| settings.memory);
+        let is_used = routes.iter().any(|route| route.destination.kept.is_some());
+        let memory = config.cache().filter(|_| is_used).map_or(0, |settings| settings.memory);
         room::is_beside_cache_of(memory);
         if let Some(cache) = self.cache.get() {
             // Without a cache, what was in it is not to take memory.

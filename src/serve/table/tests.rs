@@ -145,6 +145,22 @@ async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
     address
 }
 
+/// What was kept stayed in memory, and the room beside it was as if the cache were in use.
+#[tokio::test]
+async fn a_cache_that_no_route_uses_any_more_kept_its_memory() {
+    let azure = registry().await;
+    let of = |rest: &str| settings(&[("docker.io", &azure, &format!("prefix: hub{rest}"))]);
+    let (table, _service, _bundle) = table(&of(""), &[&azure]);
+    let cache = table.cache();
+    let memory = || cache.get().expect("the first settings have one").memory();
+    let default = memory();
+    assert_ne!(default, 0);
+    for (rest, expected) in [(", cache: off", 0), ("", default)] {
+        table.replace(&of(rest)).expect("no setting is wrong");
+        assert_eq!(memory(), expected, "{rest}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_under_way_ends_with_the_table_that_it_began_with() {
     let (before, after) = (registry().await, registry().await);
