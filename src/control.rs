@@ -233,11 +233,11 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
         _ => format!("process {pid}: {cause}"),
     })??;
-    let by_file = |is_service| match is_service {
-        true => service_variables::of_next_start(SERVICE_VARIABLES.as_ref()),
-        false => Vec::new(),
+    let values = |is_service| match service_variables::of_reload(pid) {
+        Some(values) => values,
+        None if is_service => service_variables::of_next_start(SERVICE_VARIABLES.as_ref()),
+        None => Vec::new(),
     };
-    let values = |is_service| service_variables::of_reload(pid).unwrap_or_else(|| by_file(is_service));
     Ok(match others(pid, values).as_slice() {
         [] => said,
         names => {
@@ -256,7 +256,7 @@ pub(crate) fn older_variables(pid: u32, file: &Path) -> Vec<&'static str> {
     })
 }
 
-/// The same of the values that are to be, by whether it is the process of the host's service.
+/// The names of the variables of a process that are others than these. `values` is told whether it is the process of the host's service.
 fn others(pid: u32, values: impl FnOnce(bool) -> Values<'static>) -> Vec<&'static str> {
     let asked = Owner::of(pid, SILENCE).ok().filter(|(_, owner)| !owner.is_another_program());
     let told = asked.and_then(|(stream, owner)| {

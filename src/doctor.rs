@@ -13,7 +13,6 @@ use oci::image::Image;
 use oci::printable;
 use oci::route::DOCKER_HUB;
 
-use crate::client_config::address::Address;
 use crate::client_config::{self, Client, How, Mirror, Task};
 use crate::config::{Config, is_sample};
 use crate::listen::activation::Sockets;
@@ -236,10 +235,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     }
     let by_hosts_toml = trust::ByHostsToml {
         containerd: containerd.as_ref().map(containerd::Facts::hosts_tomls).unwrap_or_default(),
-        dockerd: dockerd.as_ref().map(dockerd::Facts::hosts_tomls),
-        checks_nothing: dockerd
-            .as_ref()
-            .is_some_and(|facts| facts.checks_nothing_of(&Address::parse(&expected.here.url))),
+        dockerd: dockerd.as_ref(),
         started: [
             (Part::Dockerd, "docker", dockerd.as_ref().and_then(|facts| facts.started)),
             (Part::Containerd, "containerd", containerd.as_ref().and_then(|facts| facts.started)),

@@ -110,10 +110,15 @@ fn alone<'a>(host: &Host, sockets: &'a Sockets, path: &str) -> Option<&'a Socket
     sockets.alone_at_path(&host.at(path).ok()?)
 }
 
+/// Its settings, as far as they can be read: what is wrong with them is told elsewhere.
+fn parsed(settings: &str) -> Value {
+    text::json(settings.trim_start_matches(MARK)).unwrap_or_default()
+}
+
 /// Unix sockets that flags or `hosts` of its settings name. Where they name others than the usual one, systemd may still listen at that for
 /// a dockerd that does not take it.
 fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
-    let settings = text::json(settings.trim_start_matches(MARK)).unwrap_or_default();
+    let settings = parsed(settings);
     let in_file = settings["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
     let by_flag = ["host", "H"].into_iter().flat_map(|name| unit.flag(name));
     by_flag

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::dockerd::Reads;
+use super::dockerd::{self, Reads};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml::{self, Directory};
@@ -39,12 +39,22 @@ const FILE: &str = "  # CA.pem: the certificate of the authority that has signed
 pub(super) struct ByHostsToml<'a> {
     /// The directories in which containerd looks for them, and what is there.
     pub containerd: Vec<(&'a str, &'a [Directory])>,
-    /// For what dockerd does, and what is in its own directory; `None` where there is no dockerd.
-    pub dockerd: Option<(Reads, &'a [Directory])>,
-    /// What dockerd does not pull by `hosts.toml` it pulls without TLS's checks of either side.
-    pub checks_nothing: bool,
+    /// `None` where there is no dockerd.
+    pub dockerd: Option<&'a dockerd::Facts>,
     /// The two, their services, and when those that run were started, if that is known.
     pub started: [(Part, &'static str, Option<SystemTime>); 2],
+}
+
+impl ByHostsToml<'_> {
+    /// For what dockerd goes by the files, and what is in its own directory.
+    fn of_dockerd(&self) -> Option<(Reads, &[Directory])> {
+        self.dockerd.map(dockerd::Facts::hosts_tomls)
+    }
+
+    /// For what it does not, it verifies no certificate of the proxy, and presents none.
+    fn checks_nothing(&self, expected: &Expected<'_>) -> bool {
+        self.dockerd.is_some_and(|dockerd| dockerd.checks_nothing_of(&Address::parse(&expected.here.url)))
+    }
 }
 
 /// What an engine trusts for a registry besides the CA certificates of the host.
@@ -70,7 +80,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
         clients::judge(host, &at, by, parts).await;
     }
     let dockerd = parts.iter_mut().find(|part| part.part == Part::Dockerd);
-    if let (Some(part), Some((Reads::Builds, directories))) = (dockerd, by.dockerd) {
+    if let (Some(part), Some((Reads::Builds, directories))) = (dockerd, by.of_dockerd()) {
         builds(host, expected, directories, part).await;
     }
 }
@@ -260,9 +270,9 @@ fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsTom
             let then = format!(" && systemctl restart crio{FILE}");
             Own::Files(below(&CERTS_D), by_hand(put("/etc/containers/certs.d", at, &then)))
         }
-        Part::Dockerd => match by.dockerd {
+        Part::Dockerd => match by.of_dockerd() {
             Some((Reads::All, directories)) => by_hosts_toml(directories, expected, registry),
-            _ if by.checks_nothing => Own::Everything,
+            _ if by.checks_nothing(expected) => Own::Everything,
             Some((Reads::Builds, _)) => Own::Files(below(&[DOCKER_CERTS_D]), by_client_config(expected)),
             Some((Reads::Nothing, _)) | None => {
                 Own::Files(below(&[DOCKER_CERTS_D]), by_hand(put(DOCKER_CERTS_D, at, FILE)))

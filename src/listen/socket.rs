@@ -83,9 +83,12 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
     /// Writes the buffer once it has waited long enough. Whoever reads has nothing to write at the moment.
     fn poll_overdue(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(FLUSH_AFTER)));
-        match overdue.as_mut().poll(context).is_ready().then(|| self.poll_empty(context)) {
-            Some(Poll::Ready(written)) => written,
-            Some(Poll::Pending) | None => Ok(()),
+        if overdue.as_mut().poll(context).is_pending() {
+            return Ok(());
+        }
+        match self.poll_empty(context) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(()),
         }
     }
 }

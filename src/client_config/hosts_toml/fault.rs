@@ -56,7 +56,9 @@ pub(crate) fn fault(content: &str, reader: Reader<'_>) -> Option<String> {
         Some(Value::Table(hosts)) => hosts.iter().map(|(name, host)| (format!("host.{name:?}."), host)).collect(),
         Some(_) => return Some("host is not a table".to_owned()),
     };
-    if let Some(name) = without_header(content).filter(|_| !reader.is_containerd_1()) {
+    if !reader.is_containerd_1()
+        && let Some(name) = without_header(content)
+    {
         return Some(format!("host.{name:?} has no line [host.{name:?}], without which it is not asked"));
     }
     if table.get("server").is_some_and(|server| !server.is_str()) {

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::Facts;
+use super::{Facts, parsed};
 use crate::client_config::address::Address;
-use crate::client_config::text;
 use crate::net::egress::NoProxy;
 
 impl Facts {
@@ -13,7 +12,7 @@ impl Facts {
     /// leads to an address of a network in the list is not looked up.
     pub(in super::super) fn checks_nothing_of(&self, mirror: &Address) -> bool {
         let content = self.settings.as_ref().and_then(|settings| settings.content.as_ref().ok());
-        let settings = content.and_then(|content| text::json(content).ok()).unwrap_or_default();
+        let settings = parsed(content.map_or("", String::as_str));
         let in_file = settings["insecure-registries"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let by_flag = self.unit.flag("insecure-registry");
         let is_it = |entry: &str| match entry.contains('/') {

@@ -42,8 +42,6 @@ pub(super) struct Last {
     pub is_masked: bool,
     /// How it has failed, a clause.
     pub failure: Option<String>,
-    /// It ended by itself, with a status.
-    pub has_exited: bool,
     /// The last line that it has written, if it has failed.
     pub line: Option<String>,
     pub is_reload_refused: bool,
@@ -55,7 +53,8 @@ impl Last {
         let Some(said) = ask::program(&["systemctl", "show", ALL, UNIT]).await else { return Self::default() };
         let mut last = Self::of(&said);
         // Who was killed has not written why.
-        if last.failure.is_some() && last.has_exited {
+        let has_exited = said.lines().any(|line| line == "Result=exit-code");
+        if last.failure.is_some() && has_exited {
             // What systemd itself writes of the unit has another identifier.
             let journal =
                 ["journalctl", "--quiet", "--unit", UNIT, "--identifier=acr-cache-proxy", "--lines=1", "--output=cat"];
@@ -75,8 +74,7 @@ impl Last {
             (result, _) => format!("{how} ({result})"),
         });
         let is_reload_refused = !matches!(value("ReloadResult"), "" | "success");
-        let has_exited = value("Result") == "exit-code";
-        Self { is_masked: value("LoadState") == "masked", failure, has_exited, line: None, is_reload_refused }
+        Self { is_masked: value("LoadState") == "masked", failure, line: None, is_reload_refused }
     }
 }
 

@@ -94,9 +94,9 @@ fn presented(
             let place = by.containerd.iter().find(|(_, all)| hosts_toml::of(all, registry).is_some());
             by_file(Client::Containerd, place.copied().unwrap_or_default())
         }
-        _ => match by.dockerd {
+        _ => match by.of_dockerd() {
             Some((Reads::All, directories)) => by_file(Client::Docker, (DOCKER_CERTS_D, directories)),
-            _ if by.checks_nothing => (
+            _ if by.checks_nothing(expected) => (
                 Vec::new(),
                 by_hand(format!(
                     "acr-cache-proxy doctor{} --mirror https://NAME:{}  # NAME: one of this host's that is not among insecure-registries, to which dockerd presents nothing",
