@@ -41,7 +41,9 @@ function milliseconds(value) {
   return value >= 10 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
 }
 const ago = (seconds) => seconds === null ? 'never' : `${duration(seconds)} ago`;
-const time = (unix) => new Date(unix * 1000).toLocaleTimeString();
+// As the log has it, so that a line can be found by it.
+const time = (unix) => new Date(unix * 1000).toISOString().replace('.000', '');
+const sum = (counts) => Object.values(counts).reduce((all, count) => all + count, 0);
 
 function list(rows) {
   const entries = make('dl');
@@ -54,7 +56,7 @@ function list(rows) {
 function card(kind, title, ...children) { return make('div', { class: `card ${kind}` }, title ? make('h3', {}, title) : null, ...children); }
 function table(columns, rows, none) {
   if (rows.length === 0) return make('p', { class: 'soft' }, none);
-  const attributes = (column) => column.number ? { class: 'number' } : {};
+  const attributes = (column) => column.kind ? { class: column.kind } : {};
   const head = make('tr', {}, ...columns.map((column) => make('th', { scope: 'col', ...attributes(column) }, column.name)));
   const body = rows.map((row) => make('tr', {}, ...columns.map((column, at) =>
     make('td', { ...attributes(column), 'data-label': column.name }, column.code ? make('code', {}, row[at]) : row[at]))));
@@ -95,16 +97,33 @@ function registry(told) {
   return card(kind, told.domain, list(rows), ...says.map((text) => make('p', { class: 'says' }, text)));
 }
 
-function plot(title, now, series, label) {
+// Points that follow each other and have a value: of what lies between, nothing is known.
+function runs(shown, key, step) {
+  const all = [];
+  let before = null;
+  for (const point of shown) {
+    if (point[key] !== null) {
+      if (before === null || point.at - before > 1.5 * step) all.push([]);
+      all[all.length - 1].push(point);
+      before = point.at;
+    } else before = null;
+  }
+  return all;
+}
+
+function plot(title, now, step, series, label) {
   const shown = [...points.values()];
   const width = 300, height = 60;
+  const [first, end] = [shown[0]?.at ?? 0, shown[shown.length - 1]?.at ?? 0];
   const most = Math.max(1e-9, ...series.flatMap((one) => shown.map((point) => point[one.at] ?? 0)));
   const image = draw('svg', { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${title}: ${now}` });
   image.append(draw('line', { class: 'axis', x1: 0, x2: width, y1: height - 0.5, y2: height - 0.5 }));
   for (const one of series) {
-    const line = shown.map((point, at) => point[one.at] === null ? null
-      : `${(at * width / Math.max(1, shown.length - 1)).toFixed(1)},${(height - 1 - point[one.at] / most * (height - 4)).toFixed(1)}`);
-    image.append(draw('polyline', { class: one.class, points: line.filter((point) => point !== null).join(' ') }));
+    for (const run of runs(shown, one.at, step)) {
+      const line = run.map((point) => `${((point.at - first) * width / Math.max(1, end - first)).toFixed(1)},${(height - 1 - point[one.at] / most * (height - 4)).toFixed(1)}`);
+      // A line of one point is drawn as a dot.
+      image.append(draw('polyline', { class: one.class, points: (line.length > 1 ? line : [line[0], line[0]]).join(' ') }));
+    }
   }
   const keys = series.map((one) => make('span', { class: `key-${one.class}` }, `${one.name}  `));
   return card('', title, make('p', { class: 'big' }, now), image, make('p', { class: 'soft' }, ...keys, label(most)));
@@ -118,29 +137,42 @@ function plots(status) {
   const newest = shown[shown.length - 1] || { rate: 0, failed: 0, median: null, slow: null };
   const over = `highest of ${duration(shown.length * step)}: `;
   show('plots',
-    plot('Requests a second', newest.rate.toFixed(1), [{ at: 'rate', class: 'plot', name: 'all' }, { at: 'failed', class: 'second', name: 'failed' }],
+    plot('Requests a second', newest.rate.toFixed(1), step, [{ at: 'rate', class: 'plot', name: 'all' }, { at: 'failed', class: 'second', name: 'failed' }],
       (most) => `${over}${most.toFixed(1)}`),
-    plot('Time to the first byte', newest.median === null ? 'no request' : `${milliseconds(newest.median)} median, ${milliseconds(newest.slow)} for 99 %`,
+    plot('Time to the first byte', newest.median === null ? 'no request' : `${milliseconds(newest.median)} median, ${milliseconds(newest.slow)} for 99 %`, step,
       [{ at: 'median', class: 'plot', name: 'median' }, { at: 'slow', class: 'second', name: '99 %' }], (most) => `${over}${milliseconds(most)}`),
     card('', 'Since the start', list([
       ['Requests', number(status.requests.total)],
       ['Failed', number(status.requests.failed), status.requests.failed > 0 ? 'warn' : ''],
       ['Under way', `${number(status.load.requests.now)} of ${number(status.load.requests.max)}`],
-      ['Refused', number(status.load.requests.refused + status.load.connections.refused + status.load.bad_headers)],
+      ['Refused', number(sum(status.load.refused) + status.load.requests.refused + status.load.connections.refused)],
       ['Memory', status.process.resident_bytes === null ? null : bytes(status.process.resident_bytes)],
       ['Files', status.process.descriptors === null ? null : `${number(status.process.descriptors)} of ${number(status.process.max_descriptors)}`],
-    ])));
+    ])),
+    ...refused(status.load));
+}
+
+// What is refused before anything is asked for it. Of a limit that engines meet the last hour is told: they go to the source then.
+function refused(load) {
+  const lately = (reason) => load.limited_last_hour[reason] > 0 ? `, ${number(load.limited_last_hour[reason])} in the last hour` : '';
+  const rows = [
+    ['connections at once', load.connections.refused], ['requests at once', load.requests.refused],
+    ...Object.entries(load.refused),
+  ].filter(([, count]) => count > 0);
+  if (rows.length === 0) return [];
+  return [card(sum(load.limited_last_hour) > 0 ? 'warn' : '', 'Refused',
+    list(rows.map(([reason, count]) => [reason.replaceAll('_', ' '), `${number(count)}${lately(reason)}`, lately(reason) ? 'warn' : ''])))];
 }
 
 function cache(told) {
   const memory = told.memory;
-  const sum = (counts) => Object.values(counts).reduce((all, count) => all + count, 0);
+  const isOff = memory.max_bytes === 0;
   const here = sum(told.requests.hits) + told.requests.collapsed + told.requests.stale;
   const all = here + told.requests.misses + sum(told.requests.passed);
   show('cache',
     card('', 'Reads saved', make('p', { class: 'big' }, number(told.reads_saved)),
-      make('p', { class: 'soft' }, all === 0 ? 'nothing was asked for yet' : `${Math.round(here / all * 100)} % of ${number(all)} requests waited for no read of their own`)),
-    memory.max_bytes === 0 ? card('', 'Memory', make('p', {}, 'the cache is off')) :
+      make('p', { class: 'soft' }, isOff ? 'the cache is off' : all === 0 ? 'nothing was asked for yet' : `${Math.round(here / all * 100)} % of ${number(all)} requests waited for no read of their own`)),
+    isOff ? card('', 'Memory', make('p', {}, 'the cache is off')) :
       card('', 'Memory', make('p', {}, `${bytes(memory.bytes)} of ${bytes(memory.max_bytes)} in ${number(memory.entries)} entries`),
         make('progress', { max: memory.max_bytes, value: memory.bytes, 'aria-label': 'memory used by the cache' }),
         make('p', { class: 'soft' }, `${number(memory.evicted_entries)} entries had to go for others`)),
@@ -159,16 +191,16 @@ function render(status) {
   verdict.className = nothing ? 'bad' : trouble ? 'warn' : 'good';
   verdict.textContent = status.summary === 'ready' && trouble ? 'ready, but a registry is in trouble' : status.summary;
   show('registries', ...status.registries.map(registry));
-  show('routes', table([{ name: 'Route', code: true }, { name: 'Registry', code: true }, { name: 'Refused in the last hour', number: true }, { name: 'Mostly because' }, { name: 'Clients then' }],
+  show('routes', table([{ name: 'Route', code: true }, { name: 'Registry', code: true }, { name: 'Refused in the last hour', kind: 'number' }, { name: 'Mostly because' }, { name: 'Clients then' }],
     status.routes.map((one) => [one.route, one.registry, number(one.refused_last_hour), one.because || '-', one.on_failure === 'closed' ? 'fail' : 'ask the source, if they may']),
     'no route'));
   plots(status);
   cache(status.cache);
   show('failures', table(
-    [{ name: 'When' }, { name: 'Status', number: true }, { name: 'Request', code: true }, { name: 'Why' }, { name: 'Client', code: true }, { name: 'Correlation id', code: true }],
+    [{ name: 'When', kind: 'whole' }, { name: 'Status', kind: 'number' }, { name: 'Request', code: true }, { name: 'Why' }, { name: 'Client', code: true, kind: 'whole' }, { name: 'Correlation id', code: true }],
     status.failures.map((one) => [time(one.at), one.status === 0 ? 'none' : String(one.status), `${one.method} ${one.path}`, one.error, one.client || '-', one.correlation || '-']),
-    'no request has failed'));
-  show('images', table([{ name: 'Image', code: true }, { name: 'Route', code: true }, { name: 'Pulls', number: true }],
+    'no request that was let in has failed'));
+  show('images', table([{ name: 'Image', code: true }, { name: 'Route', code: true }, { name: 'Pulls', kind: 'number' }],
     status.images.map((one) => [one.image, one.route, number(one.pulls)]), 'no image was pulled yet'));
   show('clients', card('', 'Connections', make('p', { class: 'big' }, number(status.load.connections.now)),
     make('p', { class: 'soft' }, `of ${number(status.load.connections.max)} at most, ${number(status.opening.accepted.clients)} since the start`)),
@@ -178,9 +210,10 @@ function render(status) {
       make('p', { class: 'big' }, left < 0 ? 'has ended' : duration(left)),
       make('p', { class: 'soft' }, left < 0 ? `${one.address}: clients refuse it` : `left, of ${one.address}`));
   }));
-  show('addresses', table([{ name: 'Client', code: true }, { name: 'Requests', number: true }, { name: 'Last request', number: true }],
+  show('addresses', table([{ name: 'Client', code: true }, { name: 'Requests', kind: 'number' }, { name: 'Last request', kind: 'number' }],
     status.clients.map((one) => [one.client, number(one.requests), ago(one.last_seconds)]), 'no client has come yet'));
   last = Date.now();
+  document.body.classList.remove('old');
   document.body.dataset.updated = String(status.uptime_seconds);
 }
 
@@ -192,6 +225,7 @@ async function update() {
   } catch (cause) {
     const verdict = by('verdict');
     verdict.className = 'bad';
+    document.body.classList.add('old');
     verdict.textContent = `this page has had no answer ${last === 0 ? 'yet' : `for ${duration((Date.now() - last) / 1000)}`}: ${cause.message}`;
   }
   setTimeout(update, EVERY);
