@@ -398,8 +398,8 @@ table! {
             default: Default::Text("1"),
             range: Some((1, 1_000_000)),
             help: "Of so many requests that succeed, one has its line, 1 to 1000000",
-            more: "A line that stands for several says so (`sampled`). A request that fails, is refused or is ended by its client \
-                   always has its line."
+            more: "A line that stands for several says so (`sampled`). What fails, is refused or is ended by its client has its \
+                   line as without a sample."
         } parse parse_sample;
     }
 }

@@ -1,7 +1,7 @@
 //! The packages that scripts/package has made, in a real systemd: installed, set up by `init`, upgraded while clients pull, removed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
@@ -13,6 +13,8 @@ use crate::systemd::{SECRETS, Systemd, azure, configure};
 
 /// Where scripts/test has put them.
 const PACKAGES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../packages");
+/// The pages.
+const DOCUMENTS: &str = "usr/share/doc/acr-cache-proxy";
 const ASK: &str = "http://127.0.0.1:8080";
 /// What a package has besides the program and its units.
 const FILES: [&str; 6] = [
@@ -63,6 +65,26 @@ fn bring(systemd: &Systemd, ending: &str) -> String {
     format!("/{name}")
 }
 
+/// Links of the pages here to files that are not there: those of the checkout led out of the package.
+fn dead_links(directory: &Path) -> Vec<String> {
+    let mut dead = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("read").path();
+        if path.extension().is_none_or(|ending| ending != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("read");
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let targets = targets.filter(|target| !target.is_empty() && !target.contains("://"));
+        dead.extend(
+            targets
+                .filter(|target| !directory.join(target).exists())
+                .map(|target| format!("{}: {target}", path.display())),
+        );
+    }
+    dead
+}
+
 /// Whether the unit is in this state.
 fn is(systemd: &Systemd, what: &str) -> bool {
     systemd.command(&format!("systemctl --quiet {what} acr-cache-proxy")).status().expect("systemctl runs").success()
@@ -84,6 +106,8 @@ async fn a_package_installs_upgrades_under_load_and_leaves_nothing_behind() {
         for file in FILES {
             assert!(there(file), "{ending}: {file}");
         }
+        let dead = dead_links(&systemd.root.join(DOCUMENTS));
+        assert!(dead.is_empty(), "{ending}: {dead:?}");
         configure(&systemd, &azure, "", SECRETS);
         systemd.run("systemctl enable --now acr-cache-proxy");
         assert!(systemd.serves(ASK), "{ending}: {}", systemd.journal());
