@@ -212,8 +212,9 @@ impl Mirror {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let host = Domain::parse(rest).map_err(|_| wrong())?.host().to_owned();
         let mut port = rest[host.len()..].to_owned();
-        // In an image reference a first part without a dot or a port would be a repository of Docker Hub.
-        if port.is_empty() && !host.contains(['.', ':']) {
+        // In an image reference a first part without a dot or a port would be a repository of Docker Hub, and where a file has no scheme, the
+        // port that is not said is that of TLS.
+        if port.is_empty() && (!tls || !host.contains(['.', ':'])) {
             port = if tls { ":443" } else { ":80" }.to_owned();
         }
         Ok(Self { tls, host, port })

@@ -109,7 +109,11 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
                 let host = Host::new(options.root.clone());
                 if let Some(image) = &options.pull {
                     let settings = expected(options, &config, &mirror, &host).settings;
-                    pull::pull(&host, &config, image, &settings, &mut report).await;
+                    let counts_all = match &options.mirror {
+                        Some(mirror) => proxy::is_own(&mirror.url(), &config, &host).await,
+                        None => true,
+                    };
+                    pull::pull(&host, &config, (image, counts_all), &settings, &mut report).await;
                     if !host.is_this() {
                         do_on_its_host(&mut report.parts, &options.root, |_, finding| finding.code == Code::Pull);
                     }

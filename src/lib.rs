@@ -188,13 +188,13 @@
 //!   reach, certificate               the way to one host; what its certificate says
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
-//!   ask                              daemons of the host, asked within bounds
-//!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
+//!   ask, expected, settings          daemons of the host, asked within bounds; what the settings ask of engines; settings to judge nothing by
 //!   started, failed                  how an engine is started; whether its service has failed
 //!   trust, trust::shown, trust::clients, trust::presented    whether engines trust a proxy that speaks TLS; whether it takes their certificates
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
-//!   proxy::down, proxy::older, proxy::closed    why a proxy does not answer; variables of before; files that its user may not read
+//!   proxy::down, proxy::mirror       why a proxy does not answer; what is at the address of --mirror
+//!   proxy::older, proxy::closed      variables of before; files that its user may not read
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
 //!   dockerd::former, dockerd::second, dockerd::insecure    mirrors where the proxy was before; other processes of dockerd; mirrors without TLS's checks
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that

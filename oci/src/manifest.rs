@@ -85,7 +85,7 @@ impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed => f.write_str("not the JSON of a manifest"),
-            Self::Schema1 => f.write_str("an image of the old schema 1, which engines no longer pull"),
+            Self::Schema1 => f.write_str("an image of the old schema 1, which docker and containerd no longer pull"),
             Self::Neither => f.write_str("neither an index nor a manifest with a config and layers"),
             Self::Layers(count) => write!(f, "a manifest of {count} layers, more than {MAX_LAYERS}"),
             Self::Digest => f.write_str("a manifest with a digest that is none"),

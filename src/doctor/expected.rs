@@ -183,9 +183,9 @@ fn before_podman(address: &Address, file: Option<&str>) -> Option<String> {
     })
 }
 
-/// Gives a file a name by which no engine knows it.
+/// Gives a file a name by which no engine knows it, and takes that name from no other file: two findings may have this for one file.
 pub(super) fn aside(file: &str) -> String {
-    format!("mv {} {}", shell_word(file), shell_word(&format!("{file}.old")))
+    format!("mv -n {} {}", shell_word(file), shell_word(&format!("{file}.old")))
 }
 
 /// Takes the byte order mark out that a file begins with.

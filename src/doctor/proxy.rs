@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
-use crate::client_config::address::Address;
 use crate::config::service_user::{Closed, ServiceUser};
 use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
@@ -21,10 +20,13 @@ use crate::shell::shell_word;
 
 mod closed;
 mod down;
+mod mirror;
 mod older;
 
 use down::Service;
 pub(super) use down::unit_state;
+use mirror::Mirror;
+pub(super) use mirror::is_own;
 
 /// A sentence of the proxy's is quoted up to here.
 const MAX_SENTENCE: usize = 500;
@@ -56,10 +58,12 @@ pub(super) struct Facts {
     closed: Vec<Closed>,
     /// Nobody listens on this host, and it is the address of the mirror that was asked.
     is_elsewhere: bool,
+    /// The address of the mirror, where that is another, and the proxy of this host answers.
+    mirror: Option<Mirror>,
 }
 
-/// Asks the first listener that can be asked as it is, and the admin listener. Where nobody listens, and `--mirror` says where the clients
-/// of this host find the proxy, that is asked: the host need not have one of its own.
+/// Asks the first listener that can be asked as it is, and the admin listener. Where `--mirror` says where the clients of this host find
+/// the proxy, that is asked as well; where nobody listens on this host, alone: the host need not have one of its own.
 pub(super) async fn read(
     host: &Host,
     config: &Config,
@@ -75,6 +79,9 @@ pub(super) async fn read(
         }
         _ => {
             own.service = Service::read(host, config, sockets, (file, given)).await;
+            if let (Some(url), Ok(_)) = (mirror, &own.answers) {
+                own.mirror = Some(Mirror::ask(url, sockets).await);
+            }
             own
         }
     }
@@ -82,20 +89,9 @@ pub(super) async fn read(
 
 /// The proxy at this address, of which nothing else is known.
 async fn elsewhere(url: &str, sockets: &Sockets) -> Facts {
-    let address = Address::parse(url);
-    let at = format!("{}:{}", address.host, address.port());
-    let (answers, is_other) = match ask::resolve(&at).await {
-        Ok(at) if sockets.alone_at_address(at).is_some() => (Err(io::ErrorKind::ConnectionRefused.into()), false),
-        Ok(at) if address.has_tls() => (ask::connects(at).await.map(|()| None), false),
-        Ok(at) => {
-            let answers = ask::get(at, "/v2/").await.map(Some);
-            let is_other = is_some_registry(&answers) && is_another_registrys(ask::get(at, "/").await);
-            (answers, is_other)
-        }
-        Err(cause) => (Err(cause), false),
-    };
+    let Mirror { url, answers, is_other } = Mirror::ask(url, sockets).await;
     Facts {
-        at: url.to_owned(),
+        at: url,
         answers,
         is_other,
         admin: None,
@@ -107,6 +103,7 @@ async fn elsewhere(url: &str, sockets: &Sockets) -> Facts {
         older: None,
         closed: Vec::new(),
         is_elsewhere: true,
+        mirror: None,
     }
 }
 
@@ -159,6 +156,7 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
         older,
         closed: Vec::new(),
         is_elsewhere: false,
+        mirror: None,
     }
 }
 
@@ -218,7 +216,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let (at, all) = (&facts.at, listed(&expected.names()));
     match &facts.answers {
         Ok(answer) => {
-            if let Some(text) = answer.as_ref().and_then(|answer| strange(facts, answer)) {
+            if let Some(text) = answer.as_ref().and_then(|answer| strange(at, facts.is_other, answer)) {
                 found.find(stranger(at, text, expected));
                 return found;
             }
@@ -248,6 +246,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     }
+    if let Some(finding) = facts.mirror.as_ref().and_then(|mirror| mirror.finding(facts, expected)) {
+        found.unserve(expected.names(), "which does not answer at the address of --mirror");
+        found.find(finding);
+    }
     down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
     older::find(facts, &mut found);
     older::find_routes(facts, expected, &mut found);
@@ -258,9 +260,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
 }
 
 /// What answers in the place of the proxy, if it is not that.
-fn strange(facts: &Facts, answer: &Answer) -> Option<String> {
-    let (at, status) = (&facts.at, answer.status);
-    if facts.is_other {
+fn strange(at: &str, is_other: bool, answer: &Answer) -> Option<String> {
+    let status = answer.status;
+    if is_other {
         return Some(format!("at {at} another registry answers, and not this proxy"));
     }
     let is_proxys = denial(answer).is_some() || answer.is_registry && status < 500;

@@ -95,8 +95,15 @@ impl Wanted {
     }
 }
 
-/// Pulls, and adds what is found to the parts. `settings` are flags that have a command read the same settings.
-pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: &str, report: &mut Report) {
+/// Pulls, and adds what is found to the parts. `counts_all` is whether engines come to the proxy of this host and to no other instance;
+/// `settings` are flags that have a command read the same settings.
+pub(super) async fn pull(
+    host: &Host,
+    config: &Config,
+    (image, counts_all): (&Image, bool),
+    settings: &str,
+    report: &mut Report,
+) {
     let mut wanted = Wanted::new(image, settings);
     let on_failure = Name::parse(&wanted.repository).and_then(|name| {
         let choice = config.routes().choose_name(name, Some(&wanted.registry), None).ok()?;
@@ -147,6 +154,12 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: 
                 asked::since(config, wanted.counted(), &before, wanted.is_by_digest()).await
             }
             _ => Asked::Not,
+        };
+        let asked = match asked {
+            Asked::Not | Asked::NotServed if proxy_serves && !counts_all => {
+                Asked::Unknown("another instance may have been asked at the address of --mirror")
+            }
+            known => known,
         };
         let by = if is_ctrs { "ctr, by the files that containerd reads," } else { part.part.name() };
         judge(part, by, &wanted, (outcome, asked), proxy_serves);

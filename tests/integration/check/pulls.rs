@@ -47,7 +47,7 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[(
             "manifest",
             "failed",
-            "an image of the old schema 1, which engines no longer pull: name another image with --image",
+            "an image of the old schema 1, which docker and containerd no longer pull: name another image with --image",
         )],
         skipped: FROM_BLOB,
     },

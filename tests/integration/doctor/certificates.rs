@@ -33,7 +33,7 @@ async fn with_secret(secret: Secret, more: &str) -> (Site, (Emulator, Secret), S
 }
 
 /// As doctor's fix says.
-fn write(host: &Host, client: &str, mirror: &str) {
+pub(super) fn write(host: &Host, client: &str, mirror: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
     command.args(["client-config", client, "--write", "--merge", "--mirror", mirror, "--root"]).arg(host.root.path());
     let output = command.arg("--config").arg(host.path("/etc/acr-cache-proxy/config.yaml")).output().expect("it runs");

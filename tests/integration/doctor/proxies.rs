@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use acr_emulator::{Fault, Hop};
 use serde_json::Value;
 
+use super::certificates::write;
 use super::{Do, Host, Site, findings, found};
 use crate::wire;
 
@@ -93,13 +94,37 @@ async fn a_proxy_on_another_host_is_asked_at_the_address_of_the_mirror() {
     let output = host.doctor(&["--mirror", &format!("http://{shared}")]);
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(report.contains(&format!("it is asked at http://{shared}, since none listens on this host")), "{report}");
-    for mirror in ["http://127.0.0.1:2", "https://127.0.0.1:2", "http://nobody.invalid"] {
+    for mirror in ["http://127.0.0.1:2", "https://127.0.0.1:2", "http://nobody.invalid:80"] {
         assert_eq!(codes(mirror), [("proxy".to_owned(), "down".to_owned())]);
         let report = host.doctor(&["--mirror", mirror]);
         let report = String::from_utf8_lossy(&report.stdout);
         assert!(report.contains(&format!("nothing answers at {mirror}: ")), "{report}");
         assert!(report.contains(&format!("fix: curl --verbose --max-time 10 {mirror}/v2/\n")), "{report}");
     }
+}
+
+/// With a slip in `--mirror`, for the files and for doctor, the proxy of this host was asked alone, and all engines pulled through it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_the_mirror_is_asked_beside_a_proxy_on_this_host() {
+    let (site, azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"])]);
+    let mirrors = ["http://127.0.0.1:2", "https://127.0.0.1:2", "http://nobody.invalid"].map(str::to_owned);
+    for (mirror, code) in mirrors
+        .iter()
+        .map(|mirror| (mirror, "down"))
+        .chain([(&format!("http://{}", azure.registry_addr()), "stranger")])
+    {
+        write(&host, "podman", mirror);
+        let output = host.doctor(&["--json", "--mirror", mirror]);
+        assert_eq!(found(&output).first(), Some(&("proxy".to_owned(), code.to_owned())), "{mirror}");
+        let output = host.doctor(&["--mirror", mirror]);
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(!report.contains("through the proxy"), "{report}");
+        assert!(report.contains("by way of the proxy, which does not"), "{report}");
+    }
+    let own = format!("http://{}", site.proxy.address());
+    write(&host, "podman", &own);
+    assert_eq!(found(&host.doctor(&["--json", "--mirror", &own])), []);
 }
 
 /// A second process would only find that the address is in use.

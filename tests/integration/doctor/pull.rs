@@ -1,11 +1,30 @@
 //! `doctor --pull`.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+
 use acr_emulator::{Fault, Hop};
 use serde_json::Value;
 
 use super::Do::{Install, Listen, Write};
+use super::certificates::write;
 use super::{Site, findings, found, listen_and};
 use crate::wire;
+
+/// The URL of a balancer in front of this proxy.
+fn balanced(proxy: SocketAddr) -> String {
+    let balancer = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", balancer.local_addr().expect("bound"));
+    std::thread::spawn(move || {
+        for mut client in balancer.incoming().flatten() {
+            let mut request = [0; 1024];
+            let length = client.read(&mut request).expect("a request");
+            let answer = wire::send(proxy, &request[..length]);
+            client.write_all(&answer).expect("it takes the answer");
+        }
+    });
+    url
+}
 
 /// A dockerd that says it has pulled, and has not asked the proxy.
 #[tokio::test(flavor = "multi_thread")]
@@ -43,6 +62,15 @@ async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let text = findings(&report).next().expect("one").1["text"].to_string();
     assert!(text.contains("which was asked for other things meanwhile, has not served it"), "{text}");
+    // Behind a balancer it was said not to have been asked, when another instance was.
+    let balancer = balanced(at);
+    let host = site.host(&[Install(&["dockerd"])]);
+    write(&host, "docker", &balancer);
+    listen_and(&host.path("/run/docker.sock"), &LOADED.replace("@URL@", &balancer), |_| ());
+    let output = host.doctor(&["--json", "--pull", "--mirror", &balancer]);
+    assert_eq!(found(&output), [], "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("because another instance may have been asked at the address of --mirror"), "{said}");
     // What it refuses comes from the source.
     azure.inject(Hop::Data, Fault::Status(503));
     let host = site.host(&[Install(&["dockerd"]), Write(&["docker"])]);

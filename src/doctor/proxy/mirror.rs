@@ -1,0 +1,81 @@
+//! The address of `--mirror`, by which engines find the proxy, where that is none that the proxy of this host was asked at.
+
+use std::io;
+
+use super::super::ask::{self, Answer};
+use super::super::expected::{Expected, by_hand};
+use super::super::finding::{Code, Finding};
+use super::{Facts, down, is_another_registrys, is_some_registry, strange, stranger, told};
+use crate::client_config::address::Address;
+use crate::config::Config;
+use crate::host::Host;
+use crate::listen::activation::Sockets;
+use crate::shell::shell_word;
+
+/// What comes of a request there.
+pub(super) struct Mirror {
+    /// `http://mirror.internal:8080`
+    pub url: String,
+    /// Of one with TLS, only whether it takes connections: `trust` looks at its certificate.
+    pub answers: io::Result<Option<Answer>>,
+    /// It is a registry, and not this proxy.
+    pub is_other: bool,
+}
+
+impl Mirror {
+    /// Asks it. What systemd keeps for the proxy alone is not connected to, as that would start it.
+    pub(super) async fn ask(url: &str, sockets: &Sockets) -> Self {
+        let address = Address::parse(url);
+        let (answers, is_other) = match ask::resolve(&authority(&address)).await {
+            Ok(at) if sockets.alone_at_address(at).is_some() => (Err(io::ErrorKind::ConnectionRefused.into()), false),
+            Ok(at) if address.has_tls() => (ask::connects(at).await.map(|()| None), false),
+            Ok(at) => {
+                let answers = ask::get(at, "/v2/").await.map(Some);
+                let is_other = is_some_registry(&answers) && is_another_registrys(ask::get(at, "/").await);
+                (answers, is_other)
+            }
+            Err(cause) => (Err(cause), false),
+        };
+        Self { url: url.to_owned(), answers, is_other }
+    }
+
+    /// Pure: what is wrong there, while the proxy of this host answers.
+    pub(super) fn finding(&self, facts: &Facts, expected: &Expected<'_>) -> Option<Finding> {
+        let url = &self.url;
+        match &self.answers {
+            Ok(answer) => {
+                let text = strange(url, self.is_other, answer.as_ref()?)?;
+                Some(stranger(url, text, expected))
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                Some(stranger(url, format!("what answers at {url} is not this proxy: {cause}"), expected))
+            }
+            Err(cause) => Some(Finding {
+                registries: Vec::new(),
+                code: Code::Down,
+                file: None,
+                text: format!(
+                    "nothing answers at {url}, which --mirror says: {}; the proxy of this host answers at {}",
+                    told(cause),
+                    facts.at
+                ),
+                why: down::without_it(expected),
+                fix: by_hand(format!("curl --verbose --max-time 10 {}/v2/", shell_word(url))),
+            }),
+        }
+    }
+}
+
+/// Whether a listener of this host's proxy is at this URL, so that what it counts is all that comes there.
+pub(in super::super) async fn is_own(url: &str, config: &Config, host: &Host) -> bool {
+    let Ok(at) = ask::resolve(&authority(&Address::parse(url))).await else { return false };
+    let ip = if at.is_ipv6() { format!("[{}]", at.ip()) } else { at.ip().to_string() };
+    let is_here = at.ip().is_loopback() || host.names().contains(&ip);
+    let mut listeners = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
+    listeners
+        .any(|listener| listener == at || is_here && listener.ip().is_unspecified() && listener.port() == at.port())
+}
+
+fn authority(address: &Address) -> String {
+    format!("{}:{}", address.host, address.port())
+}
