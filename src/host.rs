@@ -279,7 +279,7 @@ pub(crate) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
     let read = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    words.first().is_some_and(|word| word.ends_with(program)).then_some(words)
+    words.first().is_some_and(|word| Path::new(word).file_name() == Some(program.as_ref())).then_some(words)
 }
 
 /// The command line of a program among those that systemd runs for a service of this machine, by their control group (cgroups(7)): of
