@@ -3,7 +3,7 @@
 
 use super::ROOTS;
 use super::Release;
-use crate::host::{DENIED, Host};
+use crate::host::{CERTIFICATE, DENIED, Host, PEM};
 
 const BEFORE_6: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 const SINCE_6: [&str; 5] = [
@@ -59,13 +59,49 @@ fn fault(host: &Host, directory: &str) -> Option<(String, String)> {
         let lacks =
             |other: String, what: &str| (!has(&other)).then(|| format!("its {what}, {other}, is not beside it"));
         // A link that leads nowhere is none.
-        let read = || host.read(&path).and_then(|text| text.content.err()).filter(|wrong| wrong != DENIED);
+        let unread = |begin: &str, lacks: Option<&str>| match host.has_pem(&path, begin)? {
+            Ok(true) => None,
+            Ok(false) => lacks.map(str::to_owned),
+            Err(wrong) => Some(wrong).filter(|wrong| wrong != DENIED),
+        };
         let wrong = match name.rsplit_once('.')? {
-            (_, "crt") => read(),
-            (stem, "cert") => lacks(format!("{stem}.key"), "key").or_else(read),
-            (stem, "key") => lacks(format!("{stem}.cert"), "certificate").or_else(read),
+            // One without a certificate adds none, which fails nothing.
+            (_, "crt") => unread(CERTIFICATE, None),
+            (stem, "cert") => {
+                lacks(format!("{stem}.key"), "key").or_else(|| unread(CERTIFICATE, Some("it has no certificate")))
+            }
+            (stem, "key") => {
+                lacks(format!("{stem}.cert"), "certificate").or_else(|| unread(PEM, Some("it is not PEM")))
+            }
             _ => None,
         };
         Some((path, wrong?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comment in Latin-1 was said to fail every pull. Go takes the file.
+    #[test]
+    fn a_certificate_with_a_comment_of_any_encoding_is_loaded() {
+        const OLD: &[u8] = b"# M\xfcller\n-----BEGIN CERTIFICATE-----\n";
+        const DER: &[u8] = b"\x30\x82\x03\xff";
+        for (files, wrong) in [
+            (&[("ca.crt", OLD), ("client.cert", OLD), ("client.key", OLD)][..], None),
+            (&[("ca.crt", DER)], None),
+            (&[("client.cert", DER), ("client.key", OLD)], Some("it has no certificate")),
+            (&[("client.cert", OLD), ("client.key", DER)], Some("it is not PEM")),
+        ] {
+            let root = tempfile::tempdir().expect("a directory");
+            let directory = root.path().join("a");
+            std::fs::create_dir(&directory).expect("made");
+            for (name, content) in files {
+                std::fs::write(directory.join(name), content).expect("written");
+            }
+            let found = fault(&Host::new(root.path().to_owned()), "/a").map(|(_, wrong)| wrong);
+            assert_eq!(found.as_deref(), wrong, "{files:?}");
+        }
+    }
 }
