@@ -247,7 +247,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     parts.extend(podman.map(|facts| podman::judge(&facts, &expected)));
     parts.extend(crio.map(|facts| podman::judge_crio(&facts, &expected)));
     parts.extend(buildkitd.map(|facts| buildkitd::judge(&facts, &expected)));
-    parts.extend(k3s::read(&host).iter().map(|facts| k3s::judge(facts, &expected)));
+    parts.extend(k3s::read(&host, &sockets).await.iter().map(|facts| k3s::judge(facts, &expected)));
     failed::find(&host, &mut parts).await;
     if host.has_program(&["kubelet"]) {
         let mut kubelet = Examined::new(Part::Kubelet);
