@@ -159,6 +159,8 @@ async fn fix(found: &Report, config: &Config, mirror: &Mirror, options: &Options
     }
     let (root, host) = (&options.root, Host::new(options.root.clone()));
     let expected = expected(options, config, mirror, &host);
+    let podman = found.parts.iter().find(|part| part.part == Part::Podman);
+    let version = podman.and_then(|podman| podman.version.as_deref());
     let mut wrong = Vec::new();
     for (client, prune) in clients {
         let setup = match client_config::setup(client, config, mirror, root) {
@@ -168,7 +170,7 @@ async fn fix(found: &Report, config: &Config, mirror: &Mirror, options: &Options
                 continue;
             }
         };
-        if let Some(lack) = trust::lack(&host, &expected, client, &setup).await {
+        if let Some(lack) = trust::lack(&host, &expected, &setup, (client, version)).await {
             wrong.push(format!("no file of {} is written, because {lack}", client.name()));
             continue;
         }

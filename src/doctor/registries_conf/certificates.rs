@@ -1,6 +1,8 @@
 //! `certs.d`: for each address the certificates that are trusted there, and those by which a client shows who it is. One that cannot be loaded
 //! fails every request to its address before it is sent, also where no TLS is spoken.
 
+use std::collections::BTreeSet;
+
 use super::ROOTS;
 use super::Release;
 use crate::host::{CERTIFICATE, DENIED, Host, PEM};
@@ -16,7 +18,19 @@ const SINCE_6: [&str; 5] = [
 /// Of a user, and counts before the system's.
 const USERS: &str = ".config/containers/certs.d";
 
-/// The directories as root looks for them.
+/// Where root's certs.d are, those that count before others first.
+fn places(release: Release) -> impl Iterator<Item = String> {
+    let systems = if release == Release::Podman6 { &SINCE_6[..] } else { &BEFORE_6 };
+    [format!("{ROOTS}/{USERS}")].into_iter().chain(systems.iter().map(|place| (*place).to_owned()))
+}
+
+/// The directory that counts for an address, which is the first that is there, also if it is empty. `None` if there is none.
+pub(in crate::doctor) fn directory_of(host: &Host, address: &str, release: Release) -> Option<String> {
+    let mut directories = places(release).map(|place| format!("{place}/{address}"));
+    directories.find(|path| host.at(path).is_ok_and(|at| at.exists()))
+}
+
+/// What is wrong in the directories that count.
 pub(super) struct Certificates {
     /// The name of each, which is an address, and the file in it that cannot be loaded, and why.
     faults: Vec<(String, (String, String))>,
@@ -24,21 +38,12 @@ pub(super) struct Certificates {
 
 impl Certificates {
     pub(super) fn read(host: &Host, release: Release) -> Self {
-        let own = format!("{ROOTS}/{USERS}");
-        let systems = if release == Release::Podman6 { &SINCE_6[..] } else { &BEFORE_6 };
-        let mut known = Vec::new();
-        let mut faults = Vec::new();
-        for directory in [own.as_str()].into_iter().chain(systems.iter().copied()) {
-            for name in host.list(directory).unwrap_or_default() {
-                // The first one counts, also if it is empty.
-                if known.contains(&name) {
-                    continue;
-                }
-                faults.extend(fault(host, &format!("{directory}/{name}")).map(|fault| (name.clone(), fault)));
-                known.push(name);
-            }
-        }
-        Self { faults }
+        let names: BTreeSet<_> = places(release).flat_map(|place| host.list(&place).unwrap_or_default()).collect();
+        let faults = names.into_iter().filter_map(|name| {
+            let fault = fault(host, &directory_of(host, &name, release)?)?;
+            Some((name, fault))
+        });
+        Self { faults: faults.collect() }
     }
 
     /// What fails requests to this address, which is a host with its port: a file, and why it cannot be loaded.
