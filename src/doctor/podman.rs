@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::ask;
+use super::ask::{self, Properties};
 use super::expected::Expected;
 use super::finding::{Examined, Part};
 use super::forward_proxy;
@@ -143,10 +143,8 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
 
 /// When systemd saw the unit change its state last: a start, or the end of a reload.
 async fn changed_state() -> Option<std::time::SystemTime> {
-    let said =
-        ask::program(&["systemctl", "show", "--property=StateChangeTimestamp", "--timestamp=unix", "crio.service"])
-            .await?;
-    let seconds: u64 = said.trim().strip_prefix("StateChangeTimestamp=@")?.parse().ok()?;
+    let shown = Properties::show(&["--property=StateChangeTimestamp", "--timestamp=unix", "crio.service"]).await?;
+    let seconds: u64 = shown.get("StateChangeTimestamp").strip_prefix('@')?.parse().ok()?;
     Some(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
 }
 
