@@ -44,7 +44,7 @@ pub(crate) use buildkit::PATH as BUILDKITD_TOML;
 pub(crate) use by_flag::{believe, dockerd, running_dockerd, settings as dockerd_settings};
 use certificates::Certificates;
 pub(crate) use containerd::{CERTS_D as CONTAINERD_CERTS_D, host as registry_host};
-pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON};
+pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON, parse as parse_daemon_json, unmarked};
 pub(crate) use masked::masked;
 pub(crate) use node::{Broken, Node, SWITCH, node};
 pub(crate) use podman::release::Release;

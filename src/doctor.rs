@@ -163,6 +163,8 @@ async fn fix(found: &Report, config: &Config, mirror: &Mirror, options: &Options
     }
     let (root, host) = (&options.root, Host::new(options.root.clone()));
     let expected = expected(options, config, mirror, &host);
+    let podman = found.parts.iter().find(|part| part.part == Part::Podman);
+    let version = podman.and_then(|podman| podman.version.as_deref());
     let mut wrong = Vec::new();
     for (client, prune) in clients {
         let setup = match client_config::setup(client, config, mirror, root) {
@@ -172,7 +174,7 @@ async fn fix(found: &Report, config: &Config, mirror: &Mirror, options: &Options
                 continue;
             }
         };
-        if let Some(lack) = trust::lack(&host, &expected, client, &setup).await {
+        if let Some(lack) = trust::lack(&host, &expected, &setup, (client, version)).await {
             wrong.push(format!("no file of {} is written, because {lack}", client.name()));
             continue;
         }
@@ -251,7 +253,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     parts.extend(podman.map(|facts| podman::judge(&facts, &expected)));
     parts.extend(crio.map(|facts| podman::judge_crio(&facts, &expected)));
     parts.extend(buildkitd.map(|facts| buildkitd::judge(&facts, &expected)));
-    parts.extend(k3s::read(&host).iter().map(|facts| k3s::judge(facts, &expected)));
+    parts.extend(k3s::read(&host, &sockets).await.iter().map(|facts| k3s::judge(facts, &expected)));
     failed::find(&host, &mut parts).await;
     if host.has_program(&["kubelet"]) {
         let mut kubelet = Examined::new(Part::Kubelet);

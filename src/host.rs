@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use zeroize::Zeroizing;
+
 use crate::chroot;
 use crate::file::{self, FileError};
 use crate::glob;
@@ -22,6 +24,10 @@ const TICKS_A_SECOND: u64 = 100;
 
 /// In place of a file that this user may not read. The engine may, so nothing follows from it.
 pub(crate) const DENIED: &str = "only its owner may read it";
+
+/// How anything in PEM begins, and a certificate.
+pub(crate) const PEM: &str = "-----BEGIN ";
+pub(crate) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// The host, or the tree of one below a directory.
 #[derive(Clone, Debug)]
@@ -74,12 +80,25 @@ impl Host {
 
     /// A file; `None` if there is none.
     pub(crate) fn read(&self, path: &str) -> Option<Text> {
-        let content = match self.look(path, |at| file::read(at, MAX_FILE)) {
-            Err(FileError::Io(cause)) if is_missing(&cause) => return None,
-            Err(cause) => Err(told(&cause)),
-            Ok(content) => String::from_utf8(content.to_vec()).map_err(|_| "it is not UTF-8".to_owned()),
-        };
+        let bytes = self.bytes(path)?;
+        let content =
+            bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).map_err(|_| "it is not UTF-8".to_owned()));
         Some(Text { path: path.to_owned(), content })
+    }
+
+    /// Whether a file of certificates or of a key has something that begins like [`PEM`]; `None` if there is none. Such a file is no text:
+    /// its comments are in any encoding.
+    pub(crate) fn has_pem(&self, path: &str, begin: &str) -> Option<Result<bool, String>> {
+        let bytes = self.bytes(path)?;
+        Some(bytes.map(|bytes| bytes.windows(begin.len()).any(|part| part == begin.as_bytes())))
+    }
+
+    fn bytes(&self, path: &str) -> Option<Result<Zeroizing<Vec<u8>>, String>> {
+        match self.look(path, |at| file::read(at, MAX_FILE)) {
+            Err(FileError::Io(cause)) if is_missing(&cause) => None,
+            Err(cause) => Some(Err(told(&cause))),
+            Ok(content) => Some(Ok(content)),
+        }
     }
 
     /// Whether a program is a text that names its interpreter.
@@ -279,7 +298,7 @@ pub(crate) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
     let read = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    words.first().is_some_and(|word| word.ends_with(program)).then_some(words)
+    words.first().is_some_and(|word| Path::new(word).file_name() == Some(program.as_ref())).then_some(words)
 }
 
 /// The command line of a program among those that systemd runs for a service of this machine, by their control group (cgroups(7)): of

@@ -13,7 +13,7 @@ mod manager;
 pub(crate) mod own;
 mod specifier;
 
-use lines::lines;
+use lines::of_service;
 use manager::Manager;
 
 /// Programs that run what another command line says.
@@ -355,14 +355,9 @@ impl Unit {
     }
 
     fn take(&mut self, path: &str, content: &str, said: &mut Said) {
-        let mut is_service = false;
-        for line in lines(content) {
-            if let Some(section) = line.strip_prefix('[') {
-                is_service = section == "Service]";
-            }
-            let Some((key, value)) = line.split_once('=').filter(|_| is_service) else { continue };
-            let value = &specifier::expanded(value.trim(), &self.name);
-            match key.trim() {
+        for (key, value) in of_service(content) {
+            let value = &specifier::expanded(&value, &self.name);
+            match key.as_str() {
                 "ExecStart" => {
                     self.command = words(value.trim_start_matches(['-', '@', ':', '+', '!']));
                     path.clone_into(&mut self.file);

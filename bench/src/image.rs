@@ -22,17 +22,16 @@ impl Image {
     /// `library/nginx`, `library/nginx:1.27`, `library/nginx@sha256:…`. The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         let image = oci::image::Image::parse(text)?;
-        let repository = match image.registry() {
-            // A name alone is one of Docker Hub, as the proxy and every engine have it.
-            None | Some(DOCKER_HUB) if !image.repository().contains('/') => format!("library/{}", image.repository()),
-            None | Some(DOCKER_HUB) => image.repository().to_owned(),
-            Some(host) if host == "localhost" || host.contains(':') => {
+        let repository = match image.in_full() {
+            // A name alone is one of Docker Hub, as the proxy has it.
+            (DOCKER_HUB, repository) => repository,
+            (host, _) if host == "localhost" || host.contains(':') => {
                 return Err(format!(
                     "{text:?} is not an image to measure: it names a host: use repository and tag alone, such as library/nginx:1.27"
                 ));
             }
             // A proxy takes a registry in front of the name as the name's first part.
-            Some(host) => format!("{host}/{}", image.repository()),
+            (host, repository) => format!("{host}/{repository}"),
         };
         Ok(Self { repository, reference: image.reference().to_owned() })
     }

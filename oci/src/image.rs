@@ -3,7 +3,10 @@
 use std::fmt;
 
 use crate::name::{Digest, MAX_NAME, Name, Tag};
-use crate::route;
+use crate::route::{self, DOCKER_HUB};
+
+/// Where Docker Hub has the images whose names have one part.
+const LIBRARY: &str = "library/";
 
 /// `[registry/]repository[:tag][@digest]`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +84,14 @@ impl Image {
         &self.repository
     }
 
+    /// The registry and the repository that are pulled from, as every engine has it: a name without a registry is one of
+    /// Docker Hub, where `nginx` is `library/nginx`.
+    pub fn in_full(&self) -> (&str, String) {
+        let registry = self.registry().unwrap_or(DOCKER_HUB);
+        let library = if registry == DOCKER_HUB && !self.repository.contains('/') { LIBRARY } else { "" };
+        (registry, format!("{library}{}", self.repository))
+    }
+
     /// The tag, if one is written.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
@@ -114,6 +125,20 @@ impl fmt::Display for Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_one_of_docker_hub_and_there_in_library_if_it_has_one_part() {
+        for (text, registry, repository) in [
+            ("nginx", "docker.io", "library/nginx"),
+            ("index.docker.io/nginx:1.27", "docker.io", "library/nginx"),
+            ("library/nginx", "docker.io", "library/nginx"),
+            ("org/app", "docker.io", "org/app"),
+            ("ghcr.io/app", "ghcr.io", "app"),
+        ] {
+            let image = Image::parse(text).expect("an image");
+            assert_eq!(image.in_full(), (registry, repository.to_owned()), "{text}");
+        }
+    }
 
     #[test]
     fn images_in_their_forms() {

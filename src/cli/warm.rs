@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use oci::image::Image;
 use oci::platform::Platform;
-use oci::route::DOCKER_HUB;
 
 use super::exit::{Exit, mistake};
 use crate::client_config::Mirror;
@@ -188,9 +187,7 @@ fn parse_layers(text: Option<&str>) -> Result<Layers, String> {
 
 /// What an image is by whatever name: on Docker Hub, `nginx` is `docker.io/library/nginx:latest`.
 fn pulled(image: &Image) -> (String, String, String) {
-    let (registry, repository) = (image.registry().unwrap_or(DOCKER_HUB), image.repository());
-    let is_short = registry == DOCKER_HUB && !repository.contains('/');
-    let repository = if is_short { format!("library/{repository}") } else { repository.to_owned() };
+    let (registry, repository) = image.in_full();
     (registry.to_owned(), repository, image.reference().to_owned())
 }
 

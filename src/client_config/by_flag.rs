@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::address::Here;
-use super::docker::DAEMON_JSON;
+use super::docker::{self, DAEMON_JSON};
 use super::merge::{Addition, is};
 use super::{Client, File};
 use crate::host::{self, Host};
@@ -79,7 +79,7 @@ pub(super) fn left(root: &Path) -> Option<String> {
 pub(super) fn names_mirrors(host: &Host, root: &Path, file: &str, take_out: &str) -> Option<String> {
     let text = host.read(file)?.content.ok();
     // Of what cannot be read it is not known.
-    let parsed = text.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let parsed = text.and_then(|text| docker::parse(&text).ok());
     let names_none = |settings: &Value| settings.get(KEY).is_none_or(|mirrors| *mirrors == Value::Array(Vec::new()));
     if parsed.as_ref().is_some_and(names_none) {
         return None;
@@ -147,7 +147,7 @@ impl ByFlag {
                 ));
             }
         };
-        let settings = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let settings = text.and_then(|text| docker::parse(text).ok());
         if settings.is_some_and(|settings| settings.get(KEY).is_some()) {
             return Err(format!(
                 "it has {KEY}, and {file} gives dockerd --{FLAG}, and dockerd does not start with both: take one of the two out, then: {restart}"
@@ -196,6 +196,29 @@ mod tests {
             assert_eq!(read.flag(FLAG), mirrors, "{unit}: {runs}");
             let by = read.file_of(FLAG);
             assert_eq!(by == "what starts docker", unexplained, "{by}");
+        }
+    }
+
+    /// The mirrors of a file with a byte order mark, which dockerd takes, were not seen, and of one without mirrors it was said that it cannot
+    /// be read.
+    #[test]
+    fn a_byte_order_mark_hides_nothing_of_daemon_json() {
+        let by_flag = ByFlag {
+            file: "/etc/default/docker".to_owned(),
+            restart: "service docker restart".to_owned(),
+            url: "http://127.0.0.1:8080".to_owned(),
+            kind: Kind::Mirror { is_first: true },
+        };
+        let root = tempfile::tempdir().expect("a directory");
+        let host = Host::new(root.path().to_owned());
+        for (content, has_mirrors) in [(r#"{"registry-mirrors": ["http://a"]}"#, true), (r#"{"debug": true}"#, false)] {
+            for text in [content.to_owned(), format!("\u{feff}{content}")] {
+                assert_eq!(by_flag.judge(Some(&text)).is_err(), has_mirrors, "{text:?}");
+                fs::write(root.path().join("daemon.json"), &text).expect("written");
+                let said = names_mirrors(&host, root.path(), "/daemon.json", "take it out");
+                let is_told = said.as_ref().is_some_and(|said| said.contains("has registry-mirrors and no comment"));
+                assert_eq!((said.is_some(), is_told), (has_mirrors, has_mirrors), "{text:?}: {said:?}");
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `daemon.json` of dockerd, and the `hosts.toml` that dockerd reads since 28.0.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::certificates::Shelf;
 use super::hosts_toml;
 use super::merge::Addition;
+use super::text::{self, MARK};
 use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};
 use crate::config::Routes;
 use crate::host::Host;
@@ -15,6 +16,16 @@ pub(crate) const CERTS_D: &str = "/etc/docker/certs.d";
 pub(crate) const PATHS: &[&str] = &["/etc/docker/certs.d/*/hosts.toml"];
 pub(crate) const AFTER_REMOVAL: &str =
     "dockerd reads its hosts.toml at each pull, so for these there is nothing to reload";
+
+/// The text of a `daemon.json` without the byte order mark that dockerd takes since 23.
+pub(crate) fn unmarked(text: &str) -> &str {
+    text.strip_prefix(MARK).unwrap_or(text)
+}
+
+/// What a `daemon.json` says, with such a mark or without one. The error quotes nothing of it.
+pub(crate) fn parse(text: &str) -> Result<Value, String> {
+    text::json(unmarked(text))
+}
 
 /// dockerd knows two ways. `registry-mirrors` in `daemon.json` is for Docker Hub only, and every release reads it.
 /// `hosts.toml` is for any registry, and counts since dockerd 28 (`daemon/hosts.go` in moby), for pulls into the

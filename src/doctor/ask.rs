@@ -148,6 +148,26 @@ pub(super) async fn program(words: &[&str]) -> Option<String> {
     run(words, PROGRAM_LIMIT).await.ok().filter(|(succeeded, ..)| *succeeded).map(|(_, said, _)| said)
 }
 
+/// Properties of a unit, as systemd tells them.
+pub(super) struct Properties(String);
+
+impl Properties {
+    /// Asks with these words for `systemctl show`; `None` where there is no answer.
+    pub(super) async fn show(words: &[&str]) -> Option<Self> {
+        program(&[&["systemctl", "show"], words].concat()).await.map(Self)
+    }
+
+    /// Empty for one that systemd does not know.
+    pub(super) fn get(&self, key: &str) -> &str {
+        self.0.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(said: &str) -> Self {
+        Self(said.to_owned())
+    }
+}
+
 /// Runs a program to its end: whether it succeeded, and what it has printed to standard output and standard error. After the limit it is
 /// killed, with its process group.
 pub(super) async fn run(words: &[&str], limit: Duration) -> io::Result<(bool, String, String)> {

@@ -2,11 +2,10 @@
 
 use toml::Table;
 
-use super::ask;
-use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
+use super::expected::{Expected, List, edit, leftover, misplaced, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
-use super::started;
+use super::started::{self, Running, broken, not_loaded};
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::text;
 use crate::client_config::{BUILDKITD_TOML, Client};
@@ -22,41 +21,26 @@ pub(super) struct Facts {
     settings: Option<Text>,
     path: String,
     unit: Unit,
-    /// `None` where that cannot be seen.
-    runs: Option<bool>,
-    /// Nobody could ask whether it listens.
-    is_silent: bool,
+    running: Running,
     is_older: bool,
 }
 
 /// `None` where there is no buildkitd.
 pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
-    let socket = host.at(SOCKET);
-    let is_hidden = host::is_hidden(&socket);
-    let listens = ask::listens_at(sockets, socket).await;
-    let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
-    if runs != Some(true) && !host.has_program(&["buildkitd"]) {
+    let running = Running::at(sockets, host.at(SOCKET)).await;
+    if running.runs != Some(true) && !host.has_program(&["buildkitd"]) {
         return None;
     }
-    let is_silent = listens.is_err();
-    let mut unit = Unit::read(host, "buildkit.service");
-    let pid = listens.ok().flatten().and_then(|listens| listens.pid);
-    if let Some(command) = pid.and_then(|pid| host::command_line(pid, "buildkitd")) {
-        unit.runs_as(command);
-    }
+    let unit = running.unit(host, "buildkitd", "buildkit.service");
     let path = unit.flag("config").pop().unwrap_or_else(|| BUILDKITD_TOML.to_owned());
-    let is_older = host::is_older(pid.and_then(host::started), host.changed(&path));
-    Some(Facts { settings: host.read(&path), path, unit, runs, is_silent, is_older })
+    let is_older = host::is_older(running.started(), host.changed(&path));
+    Some(Facts { settings: host.read(&path), path, unit, running, is_older })
 }
 
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Buildkitd);
-    found.runs = facts.runs;
-    if facts.is_silent {
-        found.is_silent = true;
-        found.notes.push("buildkitd could not be asked: whether it has loaded its file is not known".to_owned());
-    }
+    facts.running.tell("its file", &mut found);
     let file = facts.path.as_str();
     if !started::is_known(&facts.unit, &mut found) {
         return found;
@@ -65,15 +49,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let table = match content.and_then(|content| text::toml(&content)) {
         Ok(table) => table,
-        Err(wrong) if facts.runs == Some(true) => {
-            // It was started before the file was so, and nobody knows by what it goes.
-            let why = "buildkitd goes on with what it has read at its start, and does not start with it again";
-            found.find(unreadable(file, &wrong, why));
-            return found;
-        }
         Err(wrong) => {
-            found.find(unreadable(file, &wrong, "buildkitd does not start with it"));
-            found.lead_all(expected.names(), Way::Nowhere);
+            broken(file, &wrong, facts.running.runs, expected, &mut found);
             return found;
         }
     };
@@ -94,15 +71,13 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             found.find(leftover(file, name, fix.clone()));
         }
     }
-    if facts.runs == Some(true) && facts.is_older {
-        found.find(Finding {
-            registries: Vec::new(),
-            code: Code::NotLoaded,
-            file: Some(file.to_owned()),
-            text: "it was changed, or came to its place, after the buildkitd that runs was started".to_owned(),
-            why: "buildkitd reads it at its start only, so builds may go past the proxy".to_owned(),
-            fix: by_hand("systemctl restart buildkit"),
-        });
+    if facts.running.runs == Some(true) && facts.is_older {
+        found.find(not_loaded(
+            Some(file),
+            "the buildkitd that runs was started",
+            "buildkitd reads it at its start only, so builds may go past the proxy",
+            "systemctl restart buildkit",
+        ));
     }
     forward_proxy::judge(&facts.unit, expected, &mut found);
     found

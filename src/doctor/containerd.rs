@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::ask;
-use super::expected::{self, Expected, List, by_hand, leftover, misplaced, unreadable};
+use super::expected::{self, Expected, List, by_hand, leftover, misplaced};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
-use super::started;
+use super::started::{self, Running, broken, not_loaded};
 use crate::client_config::address::{Order, order};
 use crate::client_config::text;
 use crate::client_config::{CONTAINERD_CERTS_D as CERTS_D, Client};
@@ -38,10 +38,7 @@ pub(super) struct Facts {
     unit: Unit,
     /// Every directory with registries that a file names, or that client-config writes.
     certs: Vec<(String, Vec<Directory>)>,
-    /// `None` where that cannot be seen.
-    runs: Option<bool>,
-    /// Why nobody could ask whether it listens.
-    silent: Option<String>,
+    running: Running,
     /// When the one that runs was started, if that is known.
     pub(super) started: Option<SystemTime>,
     /// It was started before its settings were changed last.
@@ -92,25 +89,17 @@ impl Facts {
 
 /// `None` where there is no containerd.
 pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> Option<Facts> {
-    let socket = socket(host);
-    let is_hidden = host::is_hidden(&socket);
-    let listens = ask::listens_at(sockets, socket).await;
-    let runs = if is_hidden { None } else { Some(!matches!(listens, Ok(None))) };
-    if runs != Some(true) && !host.has_program(&["containerd"]) {
+    let running = Running::at(sockets, socket(host)).await;
+    if running.runs != Some(true) && !host.has_program(&["containerd"]) {
         return None;
     }
-    let silent = listens.as_ref().err().map(|cause| cause.to_string().to_lowercase());
-    let mut unit = Unit::read(host, UNIT);
-    let pid = listens.ok().flatten().and_then(|listens| listens.pid);
-    if let Some(command) = pid.and_then(|pid| host::command_line(pid, "containerd")) {
-        unit.runs_as(command);
-    }
+    let unit = running.unit(host, "containerd", UNIT);
     let config = settings(host, &unit);
     let version = if host.is_this() { ask::program(&["containerd", "--version"]).await } else { None };
     let version = version.and_then(|said| Some(said.split_whitespace().nth(2)?.trim_start_matches('v').to_owned()));
     let is_first = version.as_ref().is_some_and(|version| version.starts_with("1."));
     let imports = config.as_ref().map(|config| imports(host, config, is_first)).unwrap_or_default();
-    let started = pid.and_then(host::started);
+    let started = running.started();
     let files = config.iter().chain(&imports);
     let changed = files.filter_map(|file| host.changed(&file.path)).max();
     let mut directories = vec![CERTS_D.to_owned()];
@@ -129,8 +118,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> O
         imports,
         unit,
         certs,
-        runs,
-        silent,
+        running,
         is_dockers,
         is_nerdctls: host.has_program(&["nerdctl"]) && !host.has_program(&["kubelet", "crictl"]),
     })
@@ -182,11 +170,7 @@ fn config_paths(content: &str) -> Vec<String> {
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Containerd);
     found.version.clone_from(&facts.version);
-    found.runs = facts.runs;
-    if let Some(cause) = &facts.silent {
-        found.is_silent = true;
-        found.notes.push(format!("containerd was not asked ({cause}): whether it has loaded its files is not known"));
-    }
+    facts.running.tell("its files", &mut found);
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
@@ -194,7 +178,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let settings = match Settings::of(facts) {
         Ok(settings) => settings,
         Err((path, wrong)) => {
-            broken(&path, &wrong, facts.runs == Some(true), expected, &mut found);
+            broken(&path, &wrong, facts.running.runs, expected, &mut found);
             return found;
         }
     };
@@ -219,29 +203,16 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     } else {
         by_mirrors(&settings, file, expected, &mut found);
     }
-    if facts.runs == Some(true) && facts.is_older {
-        found.find(Finding {
-            registries: Vec::new(),
-            code: Code::NotLoaded,
-            file: Some(file.to_owned()),
-            text: "it was changed, or came to its place, after the containerd that runs was started".to_owned(),
-            why: "containerd reads it at its start only, so it may not look for hosts.toml where it says".to_owned(),
-            fix: by_hand(RESTART),
-        });
+    if facts.running.runs == Some(true) && facts.is_older {
+        found.find(not_loaded(
+            Some(file),
+            "the containerd that runs was started",
+            "containerd reads it at its start only, so it may not look for hosts.toml where it says",
+            RESTART,
+        ));
     }
     forward_proxy::judge(&facts.unit, expected, &mut found);
     found
-}
-
-/// A file with which it does not start. One that runs was started before the file was so, and nobody knows by what it goes.
-fn broken(path: &str, wrong: &str, runs: bool, expected: &Expected<'_>, found: &mut Examined) {
-    if runs {
-        let why = "containerd goes on with what it has read at its start, and does not start with it again";
-        found.find(unreadable(path, wrong, why));
-    } else {
-        found.find(unreadable(path, wrong, "containerd does not start with it"));
-        found.lead_all(expected.names(), Way::Nowhere);
-    }
 }
 
 /// By the directory that `config_path` names.

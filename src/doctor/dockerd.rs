@@ -13,8 +13,8 @@ use super::finding::{Examined, Part, Way};
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
 use crate::client_config::address::{Address, Order, order};
-use crate::client_config::text::{self, MARK};
-use crate::client_config::{self, DAEMON_JSON, DOCKER_CERTS_D as CERTS_D};
+use crate::client_config::text::MARK;
+use crate::client_config::{self, DAEMON_JSON, DOCKER_CERTS_D as CERTS_D, unmarked};
 use crate::host::{self, Host, Text};
 use crate::listen::activation::{Socket, Sockets};
 use crate::unit::Unit;
@@ -92,16 +92,19 @@ pub(super) struct Facts {
 
 /// Where it listens, if it does.
 pub(super) async fn socket(host: &Host, sockets: &Sockets) -> Option<PathBuf> {
-    let all = all_sockets(host);
+    first(host, sockets, &all_sockets(host, &client_config::dockerd(host))).await
+}
+
+/// The first of these at which it listens itself.
+async fn first(host: &Host, sockets: &Sockets, all: &[String]) -> Option<PathBuf> {
     let others: Vec<_> = all.iter().map(String::as_str).filter(|at| alone(host, sockets, at).is_none()).collect();
     ask::first_that_listens(host, &others).await
 }
 
 /// Where it may listen, the likeliest first.
-fn all_sockets(host: &Host) -> Vec<String> {
-    let unit = client_config::dockerd(host);
-    let settings = host.read(&client_config::dockerd_settings(&unit)).and_then(|text| text.content.ok());
-    let own = own_sockets(&unit, settings.as_deref().unwrap_or_default());
+fn all_sockets(host: &Host, unit: &Unit) -> Vec<String> {
+    let settings = host.read(&client_config::dockerd_settings(unit)).and_then(|text| text.content.ok());
+    let own = own_sockets(unit, settings.as_deref().unwrap_or_default());
     own.into_iter().chain(SOCKETS.map(str::to_owned)).collect()
 }
 
@@ -112,7 +115,7 @@ fn alone<'a>(host: &Host, sockets: &'a Sockets, path: &str) -> Option<&'a Socket
 
 /// Its settings, as far as they can be read: what is wrong with them is told elsewhere.
 fn parsed(settings: &str) -> Value {
-    text::json(settings.trim_start_matches(MARK)).unwrap_or_default()
+    client_config::parse_daemon_json(settings).unwrap_or_default()
 }
 
 /// Unix sockets that flags or `hosts` of its settings name. Where they name others than the usual one, systemd may still listen at that for
@@ -129,12 +132,13 @@ fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
 
 /// `None` where there is no dockerd.
 pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
-    let socket = socket(host, sockets).await;
-    let stopped = all_sockets(host).iter().find_map(|at| alone(host, sockets, at)).filter(|_| socket.is_none());
+    let mut unit = client_config::dockerd(host);
+    let all = all_sockets(host, &unit);
+    let socket = first(host, sockets, &all).await;
+    let stopped = all.iter().find_map(|at| alone(host, sockets, at)).filter(|_| socket.is_none());
     if socket.is_none() && stopped.is_none() && !host.has_program(&["dockerd"]) {
         return None;
     }
-    let mut unit = client_config::dockerd(host);
     let (mut info, mut silent, mut has_old_flags, mut main, mut started) = (None, None, false, None, None);
     if let Some(socket) = &socket {
         match ask::get_unix(socket, "/info").await {
@@ -232,7 +236,7 @@ impl Facts {
     /// The last list of the file counts.
     fn has_two_lists(&self) -> bool {
         let content = self.settings.as_ref().and_then(|text| text.content.as_ref().ok());
-        let members = content.and_then(|content| serde_json::from_str::<Members<'_>>(content).ok());
+        let members = content.and_then(|content| serde_json::from_str::<Members<'_>>(unmarked(content)).ok());
         members.is_some_and(|Members(all)| all.iter().filter(|(key, _)| key == "registry-mirrors").count() > 1)
     }
 
@@ -300,13 +304,11 @@ fn judge_service(facts: &Facts, expected: &Expected<'_>) -> Examined {
         return found;
     }
     let file = &client_config::dockerd_settings(&facts.unit);
-    let is_nothing = |text: &str| text.trim().is_empty() && facts.release() >= Some(TAKES_EMPTY);
-    let parse = |text: String| match text.strip_prefix(MARK) {
-        Some(_) if facts.release() < Some(TAKES_MARK) => Err(MARKED.to_owned()),
-        marked => {
-            let text = marked.unwrap_or(&text);
-            if is_nothing(text) { Ok(Value::Null) } else { text::json(text) }
-        }
+    let is_nothing = |text: &str| unmarked(text).trim().is_empty() && facts.release() >= Some(TAKES_EMPTY);
+    let parse = |text: String| match text.starts_with(MARK) {
+        true if facts.release() < Some(TAKES_MARK) => Err(MARKED.to_owned()),
+        _ if is_nothing(&text) => Ok(Value::Null),
+        _ => client_config::parse_daemon_json(&text),
     };
     let settings = match facts.settings.as_ref().map(|text| text.content.clone().and_then(parse)) {
         None if file != DAEMON_JSON => {

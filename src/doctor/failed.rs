@@ -1,6 +1,6 @@
 //! Engines that do not run because their service has failed.
 
-use super::ask;
+use super::ask::Properties;
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part, Way};
 use crate::host::Host;
@@ -14,21 +14,20 @@ pub(super) async fn find(host: &Host, parts: &mut [Examined]) {
     }
     for part in parts.iter_mut().filter(|part| part.runs == Some(false) || part.is_silent) {
         let Some(unit) = unit(part.part).filter(|unit| host.has_unit(unit)) else { continue };
-        let said = ask::program(&["systemctl", "show", "--property=ActiveState,SubState,NRestarts", unit]).await;
-        if let Some(how) = said.and_then(|said| failure(&said)) {
+        let shown = Properties::show(&["--property=ActiveState,SubState,NRestarts", unit]).await;
+        if let Some(how) = shown.and_then(|shown| failure(&shown)) {
             judge(part, unit, &how);
         }
     }
 }
 
-/// How a service has failed, by what `systemctl show` says of it. One that is started again and again is not in the state `failed`.
-pub(super) fn failure(said: &str) -> Option<String> {
-    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
-    let again: u32 = value("NRestarts").parse().unwrap_or_default();
-    match value("ActiveState") {
+/// How a service has failed. One that is started again and again is not in the state `failed`.
+pub(super) fn failure(shown: &Properties) -> Option<String> {
+    let again: u32 = shown.get("NRestarts").parse().unwrap_or_default();
+    match shown.get("ActiveState") {
         "failed" => Some("has failed".to_owned()),
         "activating" if again > 0 => Some("fails at each start, and systemd starts it again and again".to_owned()),
-        "activating" if value("SubState").starts_with("auto-restart") => {
+        "activating" if shown.get("SubState").starts_with("auto-restart") => {
             Some("has ended by itself, and systemd starts it again in a moment".to_owned())
         }
         _ => None,
@@ -90,7 +89,7 @@ mod tests {
             ("inactive", "dead", 0, None),
         ] {
             let said = format!("NRestarts={again}\nActiveState={active}\nSubState={sub}\n");
-            let how = failure(&said);
+            let how = failure(&Properties::of(&said));
             assert_eq!(how.is_some(), says.is_some(), "{said}");
             assert!(how.is_none_or(|how| says.is_some_and(|says| how.contains(says))), "{said}");
         }

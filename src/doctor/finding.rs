@@ -223,7 +223,7 @@ impl Finding {
 pub(super) struct Examined {
     pub part: Part,
     pub version: Option<String>,
-    /// `None` for what has no daemon.
+    /// `None` for what has no daemon, for k3s and RKE2, and where this user cannot see it.
     pub runs: Option<bool>,
     /// Somebody listens for it, and does not answer or could not be asked.
     pub is_silent: bool,

@@ -10,7 +10,7 @@ use crate::client_config::certificates::beside;
 use crate::client_config::hosts_toml::fault::fault;
 use crate::client_config::hosts_toml::{Entry, Hosts, named, strings};
 use crate::client_config::text::{self, MARK};
-use crate::host::{DENIED, Host, Text};
+use crate::host::{CERTIFICATE, DENIED, Host, PEM, Text};
 
 pub(super) use crate::client_config::hosts_toml::fault::Reader;
 
@@ -71,17 +71,17 @@ fn unusable(host: &Host, directory: &str, content: &str) -> Option<(String, Stri
     let hosts = text::entries(&table, "host").into_iter().map(|(_, host)| host);
     for settings in hosts.chain([&table]) {
         let texts = |key: &str| strings(settings.get(key));
-        let authorities = texts("ca").into_iter().map(|path| (path, true));
-        for (path, is_authority) in authorities.chain(texts("client").into_iter().map(|path| (path, false))) {
+        let authorities = texts("ca").into_iter().map(|path| (path, CERTIFICATE, "it has no certificate"));
+        // A certificate, its key, or both.
+        let clients = texts("client").into_iter().map(|path| (path, PEM, "it is not PEM"));
+        for (path, begin, lacks) in authorities.chain(clients) {
             let path = beside(directory, &path);
-            let wrong = match host.read(&path).map(|text| text.content) {
+            let wrong = match host.has_pem(&path, begin) {
                 None => "it is not there".to_owned(),
                 Some(Err(wrong)) if wrong == DENIED => continue,
                 Some(Err(wrong)) => wrong,
-                Some(Ok(content)) if is_authority && !content.contains("-----BEGIN CERTIFICATE-----") => {
-                    "it has no certificate".to_owned()
-                }
-                Some(Ok(_)) => continue,
+                Some(Ok(false)) => lacks.to_owned(),
+                Some(Ok(true)) => continue,
             };
             return Some((path, wrong));
         }
@@ -366,7 +366,7 @@ pub(super) fn leads_here(expected: &Expected<'_>, registry: &str, directory: &Di
 mod tests {
     use super::*;
 
-    fn directories(files: &[(&str, &str)]) -> (tempfile::TempDir, Vec<Directory>) {
+    fn directories(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Vec<Directory>) {
         let root = tempfile::tempdir().expect("a directory");
         for (path, content) in files {
             let path = root.path().join(path);
@@ -380,14 +380,17 @@ mod tests {
     /// As containerd 1.6 and 2.1 have shown: the directory counts, and it leads to the registry itself.
     #[test]
     fn a_directory_without_a_file_hides_that_of_all_others() {
-        let (_root, all) = directories(&[("certs/_default/hosts.toml", ""), ("certs/docker.io/ca.key", "")]);
+        let (_root, all) = directories(&[("certs/_default/hosts.toml", b""), ("certs/docker.io/ca.key", b"")]);
         let of = |name: &str| of(&all, name).map(|directory| directory.name.as_str());
         assert_eq!((of("docker.io"), of("ghcr.io")), (None, Some("_default")));
     }
 
     #[test]
     fn certificates_that_are_named_are_loaded_before_anybody_is_asked() {
-        const CA: &str = "-----BEGIN CERTIFICATE-----\n";
+        const CA: &[u8] = b"-----BEGIN CERTIFICATE-----\n";
+        // In Latin-1, for which every pull was said to fail. Go takes it.
+        const OLD: &[u8] = b"# M\xfcller\n-----BEGIN CERTIFICATE-----\n";
+        const DER: &[u8] = b"\x30\x82\x03\xff";
         for (content, unusable) in [
             ("[host.\"http://a\"]\nca = \"/certs/a/ca.pem\"\n", None),
             ("[host.\"http://a\"]\nca = \"ca.pem\"\n", None),
@@ -395,8 +398,16 @@ mod tests {
             ("ca = \"/nonexist.pem\"\n", Some(("/nonexist.pem", "it is not there"))),
             ("ca = \"hosts.toml\"\n", Some(("/certs/a/hosts.toml", "it has no certificate"))),
             ("client = [[\"ca.pem\", \"none.key\"]]\n", Some(("/certs/a/none.key", "it is not there"))),
+            ("ca = \"old.pem\"\nclient = \"old.pem\"\n", None),
+            ("ca = \"der.crt\"\n", Some(("/certs/a/der.crt", "it has no certificate"))),
+            ("client = \"der.crt\"\n", Some(("/certs/a/der.crt", "it is not PEM"))),
         ] {
-            let (_root, all) = directories(&[("certs/a/hosts.toml", content), ("certs/a/ca.pem", CA)]);
+            let (_root, all) = directories(&[
+                ("certs/a/hosts.toml", content.as_bytes()),
+                ("certs/a/ca.pem", CA),
+                ("certs/a/old.pem", OLD),
+                ("certs/a/der.crt", DER),
+            ]);
             let found = all.first().and_then(|one| one.unusable.as_ref());
             assert_eq!(found.map(|(path, wrong)| (path.as_str(), wrong.as_str())), unusable, "{content}");
         }

@@ -5,14 +5,17 @@ use serde_json::Value;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
-use super::started;
+use super::started::{self, Running, broken};
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Broken, Client, Node, SWITCH};
 use crate::config::parse_yaml;
 use crate::host::{DENIED, Host, Text};
+use crate::listen::activation::Sockets;
 use crate::shell::shell_word;
 
 const KINDS: [(Part, Client); 2] = [(Part::K3s, Client::K3s), (Part::Rke2, Client::Rke2)];
+/// Where the containerd of either listens.
+const SOCKET: &str = "/run/k3s/containerd/containerd.sock";
 
 /// What was read of one.
 pub(super) struct Facts {
@@ -21,6 +24,8 @@ pub(super) struct Facts {
     /// Its service, and the file of its mirrors.
     node: Node,
     settings: Option<Text>,
+    /// Its containerd runs; `None` where that cannot be seen.
+    runs: Option<bool>,
     /// Where it puts what it makes of the file.
     generated_in: String,
     /// All that it has made, if it has ever run.
@@ -30,11 +35,11 @@ pub(super) struct Facts {
 }
 
 /// Those that are here.
-pub(super) fn read(host: &Host) -> Vec<Facts> {
+pub(super) async fn read(host: &Host, sockets: &Sockets) -> Vec<Facts> {
+    let here: Vec<_> = KINDS.into_iter().filter(|(part, _)| host.has_program(&[part.name()])).collect();
+    // Where both are installed, the socket does not tell whose it is.
+    let runs = if here.len() == 1 { Running::at(sockets, host.at(SOCKET)).await.runs } else { None };
     let facts = |(part, client): (Part, Client)| {
-        if !host.has_program(&[part.name()]) {
-            return None;
-        }
         let node = client_config::node(host, client);
         let generated_in = format!("/var/lib/rancher/{}/agent/etc/containerd", part.name());
         let certs = format!("{generated_in}/certs.d");
@@ -49,9 +54,9 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
         let generated: Vec<_> = texts.into_iter().filter_map(|text| text.content.ok()).collect();
         let generated = (!generated.is_empty()).then(|| generated.join("\n"));
         let settings = node.file.as_ref().ok().and_then(|file| host.read(file));
-        Some(Facts { part, client, node, settings, generated_in, generated, is_closed })
+        Facts { part, client, node, settings, runs, generated_in, generated, is_closed }
     };
-    KINDS.into_iter().filter_map(facts).collect()
+    here.into_iter().map(facts).collect()
 }
 
 /// Pure: what is wrong with one.
@@ -83,8 +88,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let settings = match settings {
         Ok(settings) => settings,
         Err(wrong) => {
-            found.find(unreadable(file, &wrong, &format!("{name} does not start with it")));
-            found.lead_all(expected.names(), Way::Nowhere);
+            broken(file, &wrong, facts.runs, expected, &mut found);
             return found;
         }
     };

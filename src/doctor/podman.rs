@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::ask;
-use super::expected::{Expected, by_hand};
-use super::finding::{Code, Examined, Finding, Part};
+use super::ask::{self, Properties};
+use super::expected::Expected;
+use super::finding::{Examined, Part};
 use super::forward_proxy;
 use super::policy::{self, Policies};
 use super::registries_conf::{self, Files, Release};
-use super::started;
+use super::started::{self, not_loaded};
 use crate::client_config::{Client, REGISTRIES_D, carries_marker};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
@@ -143,10 +143,8 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
 
 /// When systemd saw the unit change its state last: a start, or the end of a reload.
 async fn changed_state() -> Option<std::time::SystemTime> {
-    let said =
-        ask::program(&["systemctl", "show", "--property=StateChangeTimestamp", "--timestamp=unix", "crio.service"])
-            .await?;
-    let seconds: u64 = said.trim().strip_prefix("StateChangeTimestamp=@")?.parse().ok()?;
+    let shown = Properties::show(&["--property=StateChangeTimestamp", "--timestamp=unix", "crio.service"]).await?;
+    let seconds: u64 = shown.get("StateChangeTimestamp").strip_prefix('@')?.parse().ok()?;
     Some(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
 }
 
@@ -164,14 +162,12 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
     }
     registries_conf::judge(&facts.files, expected, " && systemctl reload crio", &mut found);
     if facts.runs == Some(true) && facts.is_older {
-        found.find(Finding {
-            registries: Vec::new(),
-            code: Code::NotLoaded,
-            file: facts.files.iter().flat_map(Files::paths).last().map(str::to_owned),
-            text: "it was changed, or came to its place, after CRI-O was started or told to read it".to_owned(),
-            why: "CRI-O goes by what it has read, which may lead past the proxy".to_owned(),
-            fix: by_hand("systemctl reload crio"),
-        });
+        found.find(not_loaded(
+            facts.files.iter().flat_map(Files::paths).last(),
+            "CRI-O was started or told to read it",
+            "CRI-O goes by what it has read, which may lead past the proxy",
+            "systemctl reload crio",
+        ));
     }
     forward_proxy::judge(&facts.unit, expected, &mut found);
     found
@@ -179,7 +175,7 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Way;
+    use super::super::finding::{Code, Way};
     use super::*;
     use crate::config::{Config, Flags};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci::image::Image;
 use oci::name::Name;
-use oci::route::{DOCKER_HUB, OnFailure};
+use oci::route::OnFailure;
 use serde_json::Value;
 
 use super::ask;
@@ -66,11 +66,8 @@ struct Wanted {
 
 impl Wanted {
     fn new(image: &Image, settings: &str) -> Self {
-        let registry = image.registry().unwrap_or(DOCKER_HUB);
         let separator = if image.digest().is_some() { '@' } else { ':' };
-        let (repository, reference) = (image.repository(), image.reference());
-        let library = if registry == DOCKER_HUB && !repository.contains('/') { "library/" } else { "" };
-        let repository = format!("{library}{repository}");
+        let ((registry, repository), reference) = (image.in_full(), image.reference());
         let name = format!("{registry}/{repository}");
         let whole = format!("{name}{separator}{reference}");
         Self {

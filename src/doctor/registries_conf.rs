@@ -28,6 +28,7 @@ mod shape;
 mod signed;
 mod users;
 
+pub(super) use certificates::directory_of;
 use fault::fault;
 pub(super) use files::Files;
 pub(super) use owner::by_owner;

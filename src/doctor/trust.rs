@@ -8,6 +8,7 @@ use super::dockerd::{self, Reads};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml::{self, Directory};
+use super::registries_conf::{Release, directory_of};
 use crate::client_config::address::Address;
 use crate::client_config::{self, Client};
 use crate::host::{self, Host};
@@ -22,15 +23,8 @@ use clients::{PAIR, pairs_below, put_pair};
 use presented::Door;
 use shown::{Refusal, Shown};
 
-/// Directories with a directory for each address, in which files that end so are authorities.
-const CERTS_D: [&str; 6] = [
-    "/root/.config/containers/certs.d",
-    "/etc/containers/certs.rootful.d",
-    "/etc/containers/certs.d",
-    "/usr/share/containers/certs.rootful.d",
-    "/usr/share/containers/certs.d",
-    DOCKER_CERTS_D,
-];
+/// Of podman and who shares its files, where nobody has made another directory of the address.
+const CONTAINERS_CERTS_D: &str = "/etc/containers/certs.d";
 const DOCKER_CERTS_D: &str = "/etc/docker/certs.d";
 /// The end of a command.
 const FILE: &str = "  # CA.pem: the certificate of the authority that has signed the proxy's";
@@ -92,6 +86,28 @@ fn through(part: &Examined, url: &str) -> Vec<String> {
     through.map(|(name, _)| name.clone()).collect()
 }
 
+/// The directories of an address that an engine looks into: for podman and who shares its files the one that counts, of each release that
+/// it may be of; for dockerd its own.
+fn directories(host: &Host, part: Part, version: Option<&str>, at: &str) -> Vec<String> {
+    let releases = match part {
+        Part::Podman => Release::of(version),
+        // It does not tell of which release its library is.
+        Part::Crio => Release::of(None),
+        _ => return vec![format!("{DOCKER_CERTS_D}/{at}")],
+    };
+    let of = |release| directory_of(host, at, release).unwrap_or_else(|| format!("{CONTAINERS_CERTS_D}/{at}"));
+    let mut directories: Vec<_> = releases.into_iter().map(of).collect();
+    directories.dedup();
+    directories
+}
+
+/// The registries for which an engine asks the proxy by its URL, each with each directory of certificates that may count.
+fn asked(host: &Host, part: &Examined, expected: &Expected<'_>) -> Vec<(String, String)> {
+    let directories = directories(host, part.part, part.version.as_deref(), authority(expected));
+    let names = through(part, &expected.here.url).into_iter();
+    names.flat_map(|name| directories.iter().map(move |directory| (name.clone(), directory.clone()))).collect()
+}
+
 /// What is wrong with whom engines trust.
 async fn servers(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
     let url = Address::parse(&expected.here.url);
@@ -105,8 +121,8 @@ async fn servers(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, par
     };
     let url = shown.url.clone();
     for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
-        for name in through(part, &expected.here.url) {
-            let (own, fix) = match authorities(part.part, host, expected, by, &name) {
+        for (name, directory) in asked(host, part, expected) {
+            let (own, fix) = match authorities(part.part, host, expected, by, (&name, &directory)) {
                 Own::Files(own, fix) => (own, fix),
                 Own::Everything => continue,
                 Own::Unknown => {
@@ -132,8 +148,9 @@ async fn not_loaded(shown: &Shown<'_>, expected: &Expected<'_>, by: &ByHostsToml
     for (part, service, _) in by.started.iter().filter(|(_, _, started)| is_older(started)) {
         let Some(part) = parts.iter_mut().find(|one| one.part == *part) else { continue };
         let (name, url) = (part.part.name(), &shown.url);
-        for registry in through(part, &expected.here.url) {
-            let Own::Files(own, _) = authorities(part.part, shown.host, expected, by, &registry) else { continue };
+        for (registry, directory) in asked(shown.host, part, expected) {
+            let all = authorities(part.part, shown.host, expected, by, (&registry, &directory));
+            let Own::Files(own, _) = all else { continue };
             if shown.refusal_by(&own).await.is_none() {
                 continue;
             }
@@ -189,51 +206,54 @@ fn instead(expected: &Expected<'_>, refusal: &Refusal) -> Option<Fix> {
 }
 
 /// Why a client would not trust the proxy by the files that `client-config` writes for it, and what to do first. With these files, pulls
-/// would go past the proxy as they do without, but of a closed route they would fail.
+/// would go past the proxy as they do without, but of a closed route they would fail. `version` is podman's, if it is known.
 pub(super) async fn lack(
     host: &Host,
     expected: &Expected<'_>,
-    client: Client,
     setup: &client_config::Setup,
+    (client, version): (Client, Option<&str>),
 ) -> Option<String> {
     let url = Address::parse(&expected.here.url);
     if !url.has_tls() {
         return None;
     }
-    let (certs_d, mut own) = (client.certs_d()?, setup.authorities());
     let at = authority(expected);
-    let directories = match client {
-        Client::Podman => &CERTS_D[..],
+    let its_own = |part: Part| directories(host, part, version, at).into_iter().map(Some).collect();
+    let looked_into: Vec<_> = match client {
+        Client::Podman => its_own(Part::Podman),
         // For daemon.json.
-        Client::Docker => &[DOCKER_CERTS_D],
-        _ => &[],
+        Client::Docker => its_own(Part::Dockerd),
+        _ => vec![None],
     };
-    own.extend(below(host, directories, at));
-    let Some(refusal) = Shown::new(host, url.clone()).refusal(&own).await else {
-        let mut pairs = setup.pairs();
-        pairs.extend(pairs_below(host, directories, at));
-        let away = Door::new(host, url).away(&own, &pairs).await?;
-        let fix = put_pair(certs_d, at, PAIR);
-        return Some(format!(
-            "with them {} would not take what it presents, and pulls of closed routes would fail: {away}; do this, and run doctor --fix again: {}",
-            expected.here.url, fix.command
-        ));
-    };
-    let fix = instead(expected, &refusal).unwrap_or_else(|| by_hand(put(certs_d, at, FILE)));
-    Some(format!(
-        "with them it would not trust the certificate of {}, and pulls of closed routes would fail: {}; do this, and run doctor --fix again: {}",
-        expected.here.url, refusal.text, fix.command
-    ))
+    let goes = format!("{}/{at}", client.certs_d()?);
+    let (mut shown, mut door) = (Shown::new(host, url.clone()), Door::new(host, url));
+    for directory in &looked_into {
+        let to = directory.as_ref().unwrap_or(&goes);
+        let (mut own, mut pairs) = (setup.authorities(), setup.pairs());
+        own.extend(directory.iter().flat_map(|directory| below(host, directory)));
+        pairs.extend(directory.iter().flat_map(|directory| pairs_below(host, directory)));
+        if let Some(refusal) = shown.refusal(&own).await {
+            let fix = instead(expected, &refusal).unwrap_or_else(|| by_hand(put(to, FILE)));
+            return Some(format!(
+                "with them it would not trust the certificate of {}, and pulls of closed routes would fail: {}; do this, and run doctor --fix again: {}",
+                expected.here.url, refusal.text, fix.command
+            ));
+        }
+        if let Some(away) = door.away(&own, &pairs).await {
+            return Some(format!(
+                "with them {} would not take what it presents, and pulls of closed routes would fail: {away}; do this, and run doctor --fix again: {}",
+                expected.here.url,
+                put_pair(to, PAIR).command
+            ));
+        }
+    }
+    None
 }
 
-/// The authorities in the directories of this address.
-fn below(host: &Host, directories: &[&str], at: &str) -> Vec<String> {
-    let files = directories.iter().flat_map(|directory| {
-        let directory = format!("{directory}/{at}");
-        let names = host.list(&directory).unwrap_or_default().into_iter().filter(|name| name.ends_with(".crt"));
-        names.map(|name| format!("{directory}/{name}")).collect::<Vec<_>>()
-    });
-    files.collect()
+/// The authorities in a directory.
+fn below(host: &Host, directory: &str) -> Vec<String> {
+    let names = host.list(directory).unwrap_or_default().into_iter().filter(|name| name.ends_with(".crt"));
+    names.map(|name| format!("{directory}/{name}")).collect()
 }
 
 /// What dockerd builds with its own image store goes by `hosts.toml`, whatever it trusts when it pulls.
@@ -260,23 +280,23 @@ async fn builds(host: &Host, expected: &Expected<'_>, directories: &[Directory],
     }
 }
 
-/// What an engine trusts when it asks the proxy for a registry.
-fn authorities(part: Part, host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, registry: &str) -> Own {
-    let at = authority(expected);
-    let below = |directories: &[&str]| below(host, directories, at);
+/// What an engine trusts when it asks the proxy for a registry. `directory` is where it looks for certificates of the proxy's address.
+fn authorities(
+    part: Part,
+    host: &Host,
+    expected: &Expected<'_>,
+    by: &ByHostsToml<'_>,
+    (registry, directory): (&str, &str),
+) -> Own {
+    let of_directory = |then: &str| Own::Files(below(host, directory), by_hand(put(directory, then)));
     match part {
-        Part::Podman => Own::Files(below(&CERTS_D), by_hand(put("/etc/containers/certs.d", at, FILE))),
-        Part::Crio => {
-            let then = format!(" && systemctl restart crio{FILE}");
-            Own::Files(below(&CERTS_D), by_hand(put("/etc/containers/certs.d", at, &then)))
-        }
+        Part::Podman => of_directory(FILE),
+        Part::Crio => of_directory(&format!(" && systemctl restart crio{FILE}")),
         Part::Dockerd => match by.of_dockerd() {
             Some((Reads::All, directories)) => by_hosts_toml(directories, expected, registry),
             _ if by.checks_nothing(expected) => Own::Everything,
-            Some((Reads::Builds, _)) => Own::Files(below(&[DOCKER_CERTS_D]), by_client_config(expected)),
-            Some((Reads::Nothing, _)) | None => {
-                Own::Files(below(&[DOCKER_CERTS_D]), by_hand(put(DOCKER_CERTS_D, at, FILE)))
-            }
+            Some((Reads::Builds, _)) => Own::Files(below(host, directory), by_client_config(expected)),
+            Some((Reads::Nothing, _)) | None => of_directory(FILE),
         },
         Part::Containerd => {
             let update =
@@ -309,7 +329,7 @@ fn by_hosts_toml(directories: &[Directory], expected: &Expected<'_>, registry: &
                 " && {}{FILE}; below [host.\"{url}\"]: ca = \"{DOCKER_CERTS_D}/{at}/ca.crt\"",
                 edit(directory.path(), "").command
             );
-            by_hand(put(DOCKER_CERTS_D, at, &edit))
+            by_hand(put(&format!("{DOCKER_CERTS_D}/{at}"), &edit))
         },
     );
     Own::Files(files, fix)
@@ -317,12 +337,12 @@ fn by_hosts_toml(directories: &[Directory], expected: &Expected<'_>, registry: &
 
 fn by_client_config(expected: &Expected<'_>) -> Fix {
     let write = expected.write(Client::Docker, FILE);
-    by_hand(put(DOCKER_CERTS_D, authority(expected), &format!(" && {}", write.command)))
+    by_hand(put(&format!("{DOCKER_CERTS_D}/{}", authority(expected)), &format!(" && {}", write.command)))
 }
 
 /// Puts the certificate where an engine looks for that of a host, and then something more.
-fn put(directory: &str, at: &str, then: &str) -> String {
-    format!("install -D -m 0644 CA.pem {}{then}", shell_word(&format!("{directory}/{at}/ca.crt")))
+fn put(directory: &str, then: &str) -> String {
+    format!("install -D -m 0644 CA.pem {}{then}", shell_word(&format!("{directory}/ca.crt")))
 }
 
 /// `mirror.internal:8443`

@@ -23,7 +23,7 @@ const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 const IMDS: &str = "IMDS_ENDPOINT";
 /// Those by which a sign-in is configured: one that is there shows that somebody has thought of it.
 const SIGNS_IN: [&str; 6] = [TENANT, CLIENT, SECRET, CERTIFICATE, TOKEN_FILE, ENDPOINT];
-/// All that a sign-in reads.
+/// All by which a sign-in is configured. `IDENTITY_SERVER_THUMBPRINT`, by which Service Fabric is known, is no setting of it.
 pub(crate) const ALL: [&str; 10] =
     [TENANT, CLIENT, SECRET, CERTIFICATE, PASSWORD, TOKEN_FILE, ENDPOINT, HEADER, AUTHORITY, IMDS];
 /// Those whose values nobody else may see.

@@ -23,6 +23,18 @@ pub(super) fn lines(content: &str) -> Vec<String> {
     lines
 }
 
+/// The settings of `[Service]`, each a key with its value.
+pub(super) fn of_service(content: &str) -> impl Iterator<Item = (String, String)> {
+    let mut is_service = false;
+    lines(content).into_iter().filter_map(move |line| {
+        if let Some(section) = line.strip_prefix('[') {
+            is_service = section == "Service]";
+        }
+        let (key, value) = line.split_once('=').filter(|_| is_service)?;
+        Some((key.trim().to_owned(), value.trim().to_owned()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

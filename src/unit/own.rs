@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Unit;
-use super::lines::lines;
+use super::lines::of_service;
 use crate::host::{self, Host};
 use crate::installed::OWN_UNIT;
 
@@ -33,15 +33,13 @@ pub(crate) fn other(host: &Host, file: Option<&str>, given: &[(&str, String)]) -
 impl Unit {
     /// What its files set a key of `[Service]` to, the one that counts most last; an empty one takes back what came before.
     pub(crate) fn values(&self, key: &str) -> Vec<String> {
-        let (mut values, mut is_service) = (Vec::new(), false);
-        for line in self.texts.iter().flat_map(|(_, content)| lines(content)) {
-            if let Some(section) = line.strip_prefix('[') {
-                is_service = section == "Service]";
-            }
-            match line.split_once('=').filter(|(known, _)| is_service && known.trim() == key) {
-                Some((_, value)) if value.trim().is_empty() => values.clear(),
-                Some((_, value)) => values.push(value.trim().to_owned()),
-                None => {}
+        let mut values = Vec::new();
+        let all = self.texts.iter().flat_map(|(_, content)| of_service(content));
+        for (_, value) in all.filter(|(known, _)| known == key) {
+            if value.is_empty() {
+                values.clear();
+            } else {
+                values.push(value);
             }
         }
         values
@@ -101,6 +99,8 @@ mod tests {
             (&[main, "[Service]\nGroup=c\n"], &["a", "c"]),
             (&[main, "[Service]\nGroup=\nGroup=c\n"], &["c"]),
             (&[main, "[Service]\nGroup=\n"], &[]),
+            // A file begins in no section.
+            (&[main, "Group=c\n"], &["a"]),
         ] {
             let texts: Vec<_> = texts.iter().map(|text| (String::new(), (*text).to_owned())).collect();
             assert_eq!(Unit { texts, ..Unit::default() }.values("Group"), expected);

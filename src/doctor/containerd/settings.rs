@@ -171,6 +171,7 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::doctor::containerd::CONFIG;
+    use crate::doctor::started::Running;
     use crate::host::{Host, Text};
     use crate::unit::Unit;
 
@@ -229,8 +230,7 @@ mod tests {
             imports: vec![text("/import.toml", import)],
             unit: Unit::default(),
             certs: Vec::new(),
-            runs: Some(true),
-            silent: None,
+            running: Running::default(),
             started: None,
             is_older: false,
             version: Some(release.to_owned()),

@@ -5,10 +5,9 @@ use std::net::Ipv4Addr;
 use oci::authority;
 use serde_json::Value;
 
-use super::Facts;
+use super::{Facts, parsed};
 use crate::client_config::address::{Address, Here, Verdict};
 use crate::client_config::gone::{may_be_former, refuses};
-use crate::client_config::text;
 use crate::doctor::expected::List;
 use crate::doctor::finding::{Code, Examined, Finding, Fix};
 use crate::host::Text;
@@ -16,7 +15,7 @@ use crate::listen::activation::Sockets;
 
 /// Mirrors of the file, on this host's loopback interface, at which nobody listens.
 pub(super) fn refusing(settings: Option<&Text>, sockets: &Sockets) -> Vec<Address> {
-    let settings = settings.and_then(|text| text::json(text.content.as_ref().ok()?).ok()).unwrap_or_default();
+    let settings = settings.and_then(|text| text.content.as_deref().ok()).map(parsed).unwrap_or_default();
     let mirrors = settings["registry-mirrors"].as_array().into_iter().flatten().filter_map(Value::as_str);
     // systemd does.
     let is_kept = |mirror: &Address| {
@@ -122,6 +121,20 @@ mod tests {
             assert_eq!(by_command, is_written, "{mirrors:?}: {found:?}");
             let is_told = found.notes.iter().any(|note| note.contains("has http://127.0.0.1:8090 behind the proxy"));
             assert_eq!(is_told, mirrors == [ours, gone], "{:?}", found.notes);
+        }
+    }
+
+    /// It was taken for one that listens, and the proxy behind it for one that is not asked.
+    #[test]
+    fn an_address_where_nothing_listens_is_seen_behind_a_byte_order_mark() {
+        // It has the port and does not listen: no other test gets it.
+        let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+        silent.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let gone = format!("http://{}", silent.local_addr().expect("an address"));
+        let content = serde_json::json!({ "registry-mirrors": [gone] }).to_string();
+        for content in [content.clone(), format!("\u{feff}{content}")] {
+            let text = Text { path: DAEMON_JSON.to_owned(), content: Ok(content) };
+            assert_eq!(refusing(Some(&text), &Sockets::default()), [Address::parse(&gone)], "{text:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub(in crate::doctor) fn rootless(host: &Host) -> Vec<String> {
 /// The sentences about each process of dockerd but `main`, the one that is looked at. If none is known and somebody listens, a single
 /// process is that one.
 pub(super) fn find(main: Option<&[String]>, runs: bool) -> Vec<String> {
-    others(host::processes("/dockerd"), main, runs)
+    others(host::processes("dockerd"), main, runs)
 }
 
 /// Pure.
@@ -70,14 +70,23 @@ mod tests {
         assert_eq!(others(vec![(2, second.clone())], None, false).len(), 1, "the service does not run");
     }
 
+    /// cri-dockerd was taken for dockerd, and one that was started as `dockerd`, without its path, was not seen.
     #[test]
-    fn a_process_is_found_by_its_command_line() {
-        let mut command = Command::new("/bin/sh");
-        command.arg0("/none/dockerd-of-a-test").args(["-c", "read line", "sh", "-H", "unix:///run/docker2.sock"]);
-        let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("it runs");
-        let found = host::processes("/dockerd-of-a-test");
-        drop(child.stdin.take());
-        child.wait().expect("it ends");
-        assert!(found.iter().any(|(pid, command)| *pid == child.id() && command.len() == 6), "{found:?}");
+    fn a_process_is_found_by_the_name_of_its_program_and_not_by_the_end_of_it() {
+        for (program, is_it) in [
+            ("/none/dockerd-of-a-test", true),
+            ("dockerd-of-a-test", true),
+            ("/none/cri-dockerd-of-a-test", false),
+            ("cri-dockerd-of-a-test", false),
+        ] {
+            let mut command = Command::new("/bin/sh");
+            command.arg0(program).args(["-c", "read line", "sh", "-H", "unix:///run/docker2.sock"]);
+            let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("it runs");
+            let found = host::processes("dockerd-of-a-test");
+            drop(child.stdin.take());
+            child.wait().expect("it ends");
+            let is_found = found.iter().any(|(pid, command)| *pid == child.id() && command.len() == 6);
+            assert_eq!(is_found, is_it, "{program}: {found:?}");
+        }
     }
 }

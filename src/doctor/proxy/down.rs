@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::ask;
+use super::super::ask::{self, Properties};
 use super::super::expected::{Expected, by_hand};
 use super::super::failed::failure;
 use super::super::finding::{Code, Finding, Fix, listed};
@@ -50,10 +50,10 @@ pub(super) struct Last {
 impl Last {
     async fn read() -> Self {
         const ALL: &str = "--property=LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,ReloadResult";
-        let Some(said) = ask::program(&["systemctl", "show", ALL, UNIT]).await else { return Self::default() };
-        let mut last = Self::of(&said);
+        let Some(shown) = Properties::show(&[ALL, UNIT]).await else { return Self::default() };
+        let mut last = Self::of(&shown);
         // Who was killed has not written why.
-        let has_exited = said.lines().any(|line| line == "Result=exit-code");
+        let has_exited = shown.get("Result") == "exit-code";
         if last.failure.is_some() && has_exited {
             // What systemd itself writes of the unit has another identifier.
             let journal =
@@ -64,17 +64,15 @@ impl Last {
         last
     }
 
-    /// Pure: of what `systemctl show` says.
-    pub(super) fn of(said: &str) -> Self {
-        let value =
-            |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
-        let failure = failure(said).map(|how| match (value("Result"), value("ExecMainStatus")) {
+    /// Pure.
+    pub(super) fn of(shown: &Properties) -> Self {
+        let failure = failure(shown).map(|how| match (shown.get("Result"), shown.get("ExecMainStatus")) {
             ("exit-code", status) => format!("{how} with status {status}"),
             ("" | "success", _) => how,
             (result, _) => format!("{how} ({result})"),
         });
-        let is_reload_refused = !matches!(value("ReloadResult"), "" | "success");
-        Self { is_masked: value("LoadState") == "masked", failure, line: None, is_reload_refused }
+        let is_reload_refused = !matches!(shown.get("ReloadResult"), "" | "success");
+        Self { is_masked: shown.get("LoadState") == "masked", failure, line: None, is_reload_refused }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is said of the proxy itself.
 
+use super::super::ask::Properties;
 use super::super::finding::Fix;
 use super::*;
 use crate::client_config::Client;
@@ -145,7 +146,7 @@ async fn a_service_that_has_failed_or_is_masked_or_refused_a_reload_is_told_with
         ),
     ] {
         let nobody = elsewhere("http://127.0.0.1:1", &Sockets::default()).await;
-        let mut last = down::Last::of(said);
+        let mut last = down::Last::of(&Properties::of(said));
         last.line = last.failure.is_some().then(|| denied.to_owned());
         let service = Service { has_unit: true, state: Some(state.to_owned()), last, ..Service::default() };
         let found = judge(&Facts { service, is_elsewhere: false, ..nobody }, &expected);

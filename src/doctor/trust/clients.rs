@@ -6,7 +6,7 @@ use super::super::expected::{Expected, by_hand, edit};
 use super::super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::super::hosts_toml::{self, Directory};
 use super::presented::{Away, Door, Pair};
-use super::{ByHostsToml, CERTS_D, DOCKER_CERTS_D, Own, authorities, authority, through};
+use super::{ByHostsToml, DOCKER_CERTS_D, Own, asked, authorities, authority};
 use crate::client_config::Client;
 use crate::client_config::address::Address;
 use crate::host::Host;
@@ -24,8 +24,8 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
     }
     let mut door = Door::new(host, url);
     for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
-        for name in &through(part, &expected.here.url) {
-            let own = match authorities(part.part, host, expected, by, name) {
+        for (name, directory) in &asked(host, part, expected) {
+            let own = match authorities(part.part, host, expected, by, (name, directory)) {
                 Own::Files(own, _) => own,
                 Own::Everything => Vec::new(),
                 Own::Unknown => {
@@ -34,7 +34,7 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
                     break;
                 }
             };
-            let (pairs, fix) = presented(part.part, host, expected, by, name);
+            let (pairs, fix) = presented(part.part, host, expected, by, (name, directory));
             let Some(away) = door.away(&own, &pairs).await else { continue };
             let is_first = matches!((&away, part.part), (Away::Unusable(_), Part::Containerd | Part::Dockerd));
             let (way, why) = match is_first {
@@ -64,13 +64,14 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
     }
 }
 
-/// What an engine presents to the proxy when it asks for a registry, and how it gets a pair that fits.
+/// What an engine presents to the proxy when it asks for a registry, and how it gets a pair that fits. `directory` is where it looks for
+/// certificates of the proxy's address.
 fn presented(
     part: Part,
     host: &Host,
     expected: &Expected<'_>,
     by: &ByHostsToml<'_>,
-    registry: &str,
+    (registry, directory): (&str, &str),
 ) -> (Vec<Pair>, Fix) {
     let at = authority(expected);
     let by_file = |client: Client, place: (&str, &[Directory])| {
@@ -82,14 +83,13 @@ fn presented(
             Some(file) => edit(file.path(), &format!("{PAIR}; below [host.\"{}\"]: {pair}", expected.here.url)),
             None => expected.write(client, PAIR),
         };
-        (hosts_toml::clients(expected, place, registry), put_pair(certs_d, at, &format!(" && {}", then.command)))
+        let fix = put_pair(&format!("{certs_d}/{at}"), &format!(" && {}", then.command));
+        (hosts_toml::clients(expected, place, registry), fix)
     };
-    let containers = "/etc/containers/certs.d";
+    let of_directory = |then: &str| (pairs_below(host, directory), put_pair(directory, then));
     match part {
-        Part::Podman => (pairs_below(host, &CERTS_D, at), put_pair(containers, at, PAIR)),
-        Part::Crio => {
-            (pairs_below(host, &CERTS_D, at), put_pair(containers, at, &format!(" && systemctl restart crio{PAIR}")))
-        }
+        Part::Podman => of_directory(PAIR),
+        Part::Crio => of_directory(&format!(" && systemctl restart crio{PAIR}")),
         Part::Containerd => {
             let place = by.containerd.iter().find(|(_, all)| hosts_toml::of(all, registry).is_some());
             by_file(Client::Containerd, place.copied().unwrap_or_default())
@@ -104,25 +104,22 @@ fn presented(
                     Address::parse(&expected.here.url).port()
                 )),
             ),
-            _ => (pairs_below(host, &[DOCKER_CERTS_D], at), put_pair(DOCKER_CERTS_D, at, PAIR)),
+            _ => of_directory(PAIR),
         },
     }
 }
 
 /// Puts a certificate and its key where an engine looks for those that it presents to a host, and then something more.
-pub(super) fn put_pair(directory: &str, at: &str, then: &str) -> Fix {
-    let file = |name: &str| shell_word(&format!("{directory}/{at}/{name}"));
+pub(super) fn put_pair(directory: &str, then: &str) -> Fix {
+    let file = |name: &str| shell_word(&format!("{directory}/{name}"));
     let (certificate, key) = (file("client.cert"), file("client.key"));
     by_hand(format!("install -D -m 0644 CLIENT.pem {certificate} && install -D -m 0600 CLIENT.key {key}{then}"))
 }
 
-/// The pairs in the directories of this address. Half a pair is told of the engine's files.
-pub(super) fn pairs_below(host: &Host, directories: &[&str], at: &str) -> Vec<Pair> {
-    let pairs = directories.iter().flat_map(|directory| {
-        let names = host.list(&format!("{directory}/{at}")).unwrap_or_default();
-        let stems = names.iter().filter_map(|name| name.strip_suffix(".cert"));
-        let whole = stems.filter(|stem| names.contains(&format!("{stem}.key")));
-        whole.map(|stem| format!("{directory}/{at}/{stem}")).collect::<Vec<_>>()
-    });
-    pairs.map(|stem| (format!("{stem}.cert"), Some(format!("{stem}.key")))).collect()
+/// The pairs in a directory. Half a pair is told of the engine's files.
+pub(super) fn pairs_below(host: &Host, directory: &str) -> Vec<Pair> {
+    let names = host.list(directory).unwrap_or_default();
+    let stems = names.iter().filter_map(|name| name.strip_suffix(".cert"));
+    let whole = stems.filter(|stem| names.contains(&format!("{stem}.key")));
+    whole.map(|stem| (format!("{directory}/{stem}.cert"), Some(format!("{directory}/{stem}.key")))).collect()
 }

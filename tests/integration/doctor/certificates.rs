@@ -80,6 +80,41 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
     }
 }
 
+/// A CA or a pair in it was taken for trusted, because every directory counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_podmans_directories_for_an_address_the_first_that_is_there_counts() {
+    let ca = Authority::new("mirror CA");
+    let (site, _kept, at) = with_tls(&ca).await;
+    let mirror = format!("https://{at}");
+    let (users, rootful) = ("/root/.config/containers/certs.d", "/etc/containers/certs.rootful.d");
+    let (containers, share, docker) =
+        ("/etc/containers/certs.d", "/usr/share/containers/certs.d", "/etc/docker/certs.d");
+    for (is_in, empty, fixed_in) in [
+        (users, None, None),
+        (docker, None, None),
+        (docker, Some(containers), Some(containers)),
+        (containers, Some(users), Some(users)),
+        (containers, Some(docker), None),
+        // Of a release that is not known: only podman 6 looks there.
+        (containers, Some(rootful), Some(rootful)),
+        (share, None, Some(containers)),
+    ] {
+        let host = site.host(&[Do::Install(&["podman"])]);
+        write(&host, "podman", &mirror);
+        host.put(&format!("{is_in}/{at}/ca.crt"), ca.pem());
+        empty.into_iter().for_each(|place| {
+            fs::create_dir_all(host.path(&format!("{place}/{at}"))).expect("made");
+        });
+        let report = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror]).stdout).into_owned();
+        let fixes: Vec<_> = report.lines().filter_map(|line| line.trim().strip_prefix("fix: ")).collect();
+        let expected =
+            fixed_in.map(|place| format!("# on the host itself: install -D -m 0644 CA.pem {place}/{at}/ca.crt"));
+        assert_eq!(fixes.len(), usize::from(expected.is_some()), "{is_in}, {empty:?}: {report}");
+        let is_it = |(fix, expected): (&&str, String)| fix.starts_with(&expected);
+        assert!(fixes.iter().zip(expected).all(is_it), "{is_in}, {empty:?}: {report}");
+    }
+}
+
 /// With a second listener a file was called right by which nothing came, and one wrong by which everything did.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_was_judged_by_another_listener_than_its_file_names() {

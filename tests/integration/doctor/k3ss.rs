@@ -1,7 +1,7 @@
 //! Hosts with k3s and RKE2.
 
 use super::Broken;
-use super::Do::{Fifo, Install, Put, Swap, Write};
+use super::Do::{Fifo, Install, Listen, Put, Swap, Write};
 
 /// Of the proxy.
 const SETTINGS: &str = "/etc/acr-cache-proxy/config.yaml";
@@ -244,6 +244,25 @@ pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "RKE2 with tabs in registries.yaml",
         made: &[Install(&["rke2"]), Put("/etc/rancher/rke2/registries.yaml", "mirrors:\n\t\"*\":\n")],
+        found: &[("rke2", "unreadable")],
+    },
+    Broken {
+        what: "RKE2 that runs goes on beside such a file: it was said to pull nothing",
+        made: &[
+            Install(&["rke2"]),
+            Put("/etc/rancher/rke2/registries.yaml", "mirrors:\n\t\"*\":\n"),
+            Listen("/run/k3s/containerd/containerd.sock", ""),
+        ],
+        found: &[("rke2", "unreadable")],
+    },
+    Broken {
+        what: "RKE2 with such a file beside k3s, of which one runs: whose socket it is, nobody knows",
+        made: &[
+            Install(&["k3s", "rke2"]),
+            Write(&["k3s"]),
+            Put("/etc/rancher/rke2/registries.yaml", "mirrors:\n\t\"*\":\n"),
+            Listen("/run/k3s/containerd/containerd.sock", ""),
+        ],
         found: &[("rke2", "unreadable")],
     },
     Broken {

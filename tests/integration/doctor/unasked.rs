@@ -11,16 +11,20 @@ use serde_json::Value;
 use super::Do::{Install, Put, Write};
 use super::{POLICY, Site};
 
+/// Who asks, root or not, and why that is in vain.
+const BOTH: [(bool, &str); 2] = [(true, "timed out"), (false, "permission denied")];
+
 /// "ok: nothing is wrong on this host", for programs too.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_nobody_has_heard_is_not_right() {
     let (site, _azure) = Site::start().await;
-    for (made, part, socket, begin) in [
+    for (made, part, socket, begin, asked) in [
         (
             &[Install(&["dockerd"]), Write(&["docker"])][..],
             "dockerd",
             "/run/docker.sock",
             "dockerd does not tell what it has loaded: ",
+            &BOTH[..],
         ),
         // Nothing was said of it.
         (
@@ -32,6 +36,15 @@ async fn an_engine_that_nobody_has_heard_is_not_right() {
             "cri-o",
             "/run/crio/crio.sock",
             "CRI-O was not asked (",
+            &BOTH,
+        ),
+        // It was not said why. Root need not ask more than whether it listens.
+        (
+            &[Install(&["buildkitd"]), Write(&["buildkit"])],
+            "buildkitd",
+            "/run/buildkit/buildkitd.sock",
+            "buildkitd was not asked (",
+            &BOTH[1..],
         ),
     ] {
         let host = site.host(made);
@@ -41,7 +54,7 @@ async fn an_engine_that_nobody_has_heard_is_not_right() {
         let _hangs = UnixListener::bind(&at).expect("a socket");
         fs::set_permissions(host.root.path(), Permissions::from_mode(0o755)).expect("set");
         fs::set_permissions(&at, Permissions::from_mode(0o600)).expect("set");
-        for (is_root, says) in [(true, "timed out"), (false, "permission denied")] {
+        for (is_root, says) in asked.iter().copied() {
             let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
             command.args(["doctor", "--json", "--root"]).arg(host.root.path());
             match (nix::unistd::geteuid().is_root(), is_root) {
