@@ -150,12 +150,8 @@ fn read_mix(path: &Path) -> Result<String, String> {
 }
 
 fn parse_layers(text: &str) -> Result<Layers, String> {
-    match text {
-        "none" => Ok(Layers::None),
-        "head" => Ok(Layers::Head),
-        "full" => Ok(Layers::Full),
-        _ => Err(format!("unknown value {text:?}: use none, head or full")),
-    }
+    let known = Layers::ALL.into_iter().find(|layers| layers.key() == text);
+    known.ok_or_else(|| format!("unknown value {text:?}: use none, head or full"))
 }
 
 fn parse_pulls(text: &str) -> Result<u64, String> {

@@ -93,6 +93,20 @@ pub enum Blobs {
     Proxy,
 }
 
+impl Blobs {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Redirect, Self::ProxyConfig, Self::Proxy];
+
+    /// As settings name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::ProxyConfig => "proxy_config",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
 /// One row of the table. `D` is the destination: the settings of a cache registry, or what serves its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<D> {

@@ -331,12 +331,8 @@ pub(crate) fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
 }
 
 pub(crate) fn parse_blobs(text: &str) -> Result<Blobs, String> {
-    match text {
-        "redirect" => Ok(Blobs::Redirect),
-        "proxy_config" => Ok(Blobs::ProxyConfig),
-        "proxy" => Ok(Blobs::Proxy),
-        _ => Err(format!("unknown value {text:?}: use redirect, proxy_config or proxy")),
-    }
+    let known = Blobs::ALL.into_iter().find(|blobs| blobs.name() == text);
+    known.ok_or_else(|| format!("unknown value {text:?}: use redirect, proxy_config or proxy"))
 }
 
 /// Entra ID's address, as `https://login.microsoftonline.com/`; the slash is removed.
