@@ -11,6 +11,24 @@ use crate::request::Pull;
 pub const DOCKER_HUB: &str = "docker.io";
 /// Other host names of Docker Hub.
 const DOCKER_HUB_HOSTS: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+/// The domain of its website, whose name no image has.
+const DOCKER_HUB_WEBSITE: &str = "docker.com";
+
+/// Whether a host is Docker Hub's website, which people take for its registry.
+pub fn is_docker_hubs_website(host: &str) -> bool {
+    is_in_domain(host, DOCKER_HUB_WEBSITE)
+}
+
+/// Whether a host is Docker Hub's: its registry, another host below that name, or its website.
+pub fn is_docker_hubs(host: &str) -> bool {
+    is_in_domain(host, DOCKER_HUB) || is_docker_hubs_website(host)
+}
+
+/// Whether a host is this one, or below it.
+fn is_in_domain(host: &str, domain: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
 
 /// The source of a cache rule: a registry, or a path in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
