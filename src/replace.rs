@@ -133,7 +133,9 @@ mod tests {
             // It cannot be renamed: somebody else has taken it away.
             [&|| fs::remove_file(&new), &|| Err(io::Error::other("it has changed"))];
         for before in [None, Some("1")] {
-            before.map(|text| fs::write(place.path(), text).expect("written"));
+            if let Some(text) = before {
+                fs::write(place.path(), text).expect("written");
+            }
             let expected = before.map(|text| ("a".to_owned(), text.to_owned()));
             for failure in failures {
                 assert!(swap(&place, "2", Some("old"), failure).is_err());
