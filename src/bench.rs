@@ -28,6 +28,7 @@ use crate::net::trust::TrustRoots;
 use crate::net::tunnel::Opened;
 use crate::secret::Secret;
 use crate::service_variables::{self, Told};
+use crate::shell::shell_word;
 use crate::token::acr::AcrIssuer;
 use crate::token::{Granted, Issuer as _};
 
@@ -232,15 +233,8 @@ fn date() -> String {
 
 /// The command line, quoted for a shell. No argument is a secret: an address with a password is rejected.
 fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,=+@%".contains(&byte);
-    arguments.fold("acr-cache-proxy".to_owned(), |line, argument| {
-        let argument = argument.to_string_lossy();
-        if !argument.is_empty() && argument.bytes().all(plain) {
-            format!("{line} {argument}")
-        } else {
-            format!("{line} '{}'", argument.replace('\'', "'\\''"))
-        }
-    })
+    let words = arguments.map(|argument| format!(" {}", shell_word(&argument.to_string_lossy())));
+    "acr-cache-proxy".to_owned() + &words.collect::<String>()
 }
 
 #[cfg(test)]

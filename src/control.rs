@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
     sockopt::PeerCredentials,
@@ -51,6 +51,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 /// Another process may have the name of this one's socket. It is tried again this often, and at SIGHUP.
 const RETRY: Duration = Duration::from_secs(60);
+/// Without a free file descriptor nobody is accepted, and who waits for it stays in the queue: to try again at once would only take time
+/// from the requests that could free one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The file of variables of the service.
 const SERVICE_VARIABLES: &str = "/etc/acr-cache-proxy/environment";
 /// Why what a process sends is no answer.
@@ -153,16 +156,29 @@ pub(crate) fn listen(handle: impl Fn() -> Outcome + Send + 'static) -> Control {
             socket.wait().inspect(|_| info!("control socket: its name is free again: `acr-cache-proxy reload` reaches this process")).ok_or(cause)
         });
         let Ok(listener) = listener else { return };
-        for stream in listener.incoming() {
-            match stream {
-                // unix(7) does not say it: accept(2) fails so once the socket is shut down.
-                Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => return,
-                // Whoever it was has left, or may not ask.
-                stream => drop(stream.and_then(|stream| answer(stream, &handle))),
-            }
-        }
+        accept(listener.incoming(), handle, || std::thread::sleep(ACCEPT_PAUSE));
     });
     control
+}
+
+/// Answers one after another, until the socket is shut down.
+fn accept(
+    incoming: impl Iterator<Item = io::Result<UnixStream>>,
+    handle: impl Fn() -> Outcome,
+    mut pause: impl FnMut(),
+) {
+    for stream in incoming {
+        match stream {
+            // Whoever it was has left, or may not ask.
+            Ok(stream) => drop(answer(stream, &handle)),
+            // unix(7) does not say it: accept(2) fails so once the socket is shut down.
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => return,
+            Err(cause) => {
+                error!("control socket: accept: {cause}");
+                pause();
+            }
+        }
+    }
 }
 
 /// Why the socket of this process is not open, with whoever has its name.
@@ -371,6 +387,20 @@ mod tests {
         let holder = format!("its control socket is another process's: {} (", std::process::id());
         assert!(other.contains(&holder) && other.contains(&format!(", user {})", geteuid())), "{other}");
         assert!(other.ends_with("if process 536870912 is your proxy, SIGHUP has it read its settings: `systemctl kill -s HUP --kill-whom=main acr-cache-proxy`"), "{other}");
+    }
+
+    /// Without a free file descriptor it took the time of a processor.
+    #[test]
+    fn where_nobody_can_be_accepted_it_was_tried_again_without_a_pause() {
+        let full = || Err(io::Error::from(nix::errno::Errno::EMFILE));
+        let (stream, mut other) = UnixStream::pair().expect("a pair");
+        other.write_all(REQUEST).expect("sent");
+        let shut = Err(io::ErrorKind::InvalidInput.into());
+        let mut pauses = 0;
+        accept([full(), full(), Ok(stream), full(), shut, full()].into_iter(), || Ok(String::new()), || pauses += 1);
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).expect("an answer");
+        assert_eq!((pauses, answer.as_str()), (3, DONE));
     }
 
     #[test]

@@ -40,8 +40,10 @@ mod started;
 mod trust;
 
 use crate::host::Host;
+pub(crate) use ask::{Answer, get};
 use expected::Expected;
 use finding::{Code, Examined, Finding, Part};
+pub(crate) use proxy::answers_at as proxy_answers_at;
 use report::Report;
 
 /// Something is wrong.

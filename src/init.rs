@@ -15,6 +15,7 @@ use crate::client_config::{Client, masked};
 use crate::config::{Config, Flags};
 use crate::environment_file::Variables;
 use crate::host::Host;
+use crate::identity;
 use crate::listen::activation::Sockets;
 use crate::logger;
 
@@ -325,8 +326,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                         "Until this works the proxy serves no pull, so an empty answer means no from here on.\n",
                     )?;
                 }
-                let here = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-                let lacks = trial::lacks(&variables, here);
+                let lacks = trial::lacks(&variables, identity::is_set);
                 if !lacks.is_empty() {
                     self.talk.say(&format!(
                         "Set here, but not for the service: {}. What it needs of them goes into {environment}, a line NAME=value each.\n",

@@ -25,7 +25,7 @@ use filter::Filter;
 use format::Reader;
 use writer::Writer;
 
-pub(crate) use directives::{parse_filter, parse_levels, parse_shared_filter};
+pub(crate) use directives::{LEVELS, parse_filter, parse_levels, parse_shared_filter};
 pub(crate) use field::{Rest, Word};
 pub(crate) use flood::has_room;
 pub(crate) use format::Format;

@@ -8,6 +8,7 @@
 //! run                  the order of a run: preflight, levels, report
 //!   load               when pulls start: closed and open loop; the order within a pair is random
 //!     pull             one pull, in an engine's order of requests: sign-in, manifest, blobs
+//!       digest         whether content is what its digest says
 //!       client         HTTP over connections that are timed apart from their requests; origin: scheme, host, port
 //!     meter, failure   what a pull measured, and why it failed
 //!   tally              what all pulls measured: record, by side and phase; pairs, the difference pull by pull
@@ -19,6 +20,7 @@
 
 mod client;
 mod delay;
+mod digest;
 mod digits;
 mod failure;
 mod flags;

@@ -1,5 +1,7 @@
 //! The settings of a run: what the flags mean.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -137,21 +139,19 @@ fn parse_mix(flags: &Flags, mistakes: &mut Vec<String>) -> Option<Mix> {
     Mix::new(images).map_err(|wrong| mistakes.push(wrong)).ok()
 }
 
+/// From any kind of file: a shell's `<(command)` is a FIFO, which does not say how much comes.
 fn read_mix(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
-    if size > MAX_MIX_FILE {
-        return Err(format!("{size} bytes are too many for a list of images"));
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_MIX_FILE + 1).read_to_string(&mut text));
+    match read.map_err(|cause| cause.to_string())? as u64 > MAX_MIX_FILE {
+        true => Err(format!("it has more than the {MAX_MIX_FILE} bytes that a list of images may have")),
+        false => Ok(text),
     }
-    std::fs::read_to_string(path).map_err(|cause| cause.to_string())
 }
 
 fn parse_layers(text: &str) -> Result<Layers, String> {
-    match text {
-        "none" => Ok(Layers::None),
-        "head" => Ok(Layers::Head),
-        "full" => Ok(Layers::Full),
-        _ => Err(format!("unknown value {text:?}: use none, head or full")),
-    }
+    let known = Layers::ALL.into_iter().find(|layers| layers.key() == text);
+    known.ok_or_else(|| format!("unknown value {text:?}: use none, head or full"))
 }
 
 fn parse_pulls(text: &str) -> Result<u64, String> {
@@ -201,6 +201,10 @@ pub fn parse_time(text: &str, longest: Duration) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    use std::path::PathBuf;
+
     use super::*;
 
     fn flags() -> Flags {
@@ -217,6 +221,18 @@ mod tests {
         let options = parse(&flags()).expect("valid");
         assert_eq!(options.levels, [Level { connections: Connections::Cold, concurrency: 1, rate: None }]);
         assert_eq!((options.pulls, options.duration, options.layers), (Some(DEFAULT_PULLS), None, Layers::Full));
+    }
+
+    /// Its size is 0, and all that came was taken.
+    #[test]
+    fn a_mix_from_a_pipe_was_read_to_its_end_however_long() {
+        let (pipe, mut input) = std::io::pipe().expect("a pipe");
+        let path = PathBuf::from(format!("/dev/fd/{}", pipe.as_raw_fd()));
+        let lines = std::thread::spawn(move || (0..200_000).all(|_| input.write_all(b"library/nginx\n").is_ok()));
+        let mistakes = parse(&Flags { mix: Some(path), ..flags() }).expect_err("too long");
+        assert!(mistakes[0].ends_with(": it has more than the 1048576 bytes that a list of images may have"));
+        drop(pipe);
+        assert!(!lines.join().expect("it ends"), "nobody reads the rest");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Instant;
 use http::{HeaderValue, Method, StatusCode};
 use oci::media_type::ManifestType;
 use oci::platform::Platform;
-use ring::digest::{Context, SHA256};
 
 use crate::client::{Pool, Request, Response};
+use crate::digest::Check;
 use crate::failure::Failure;
 use crate::image::Image;
 use crate::meter::{Meter, Pulled};
@@ -143,17 +143,15 @@ impl Session<'_> {
         limit: u64,
         mut take: impl FnMut(&[u8]),
     ) -> Result<u64, Failure> {
-        let mut context = Context::new(&SHA256);
+        let unknown = || response.failure(&format!("only sha256 and sha512 can be checked, and not {digest}"));
+        let mut check = Check::of(digest).ok_or_else(unknown)?;
         let other = response.failure(&format!("the content is not {digest}"));
         let length = response
             .read(limit, |part| {
-                context.update(part);
+                check.update(part);
                 take(part);
             })
             .await?;
-        if digest.strip_prefix("sha256:") != Some(hex::encode(context.finish()).as_str()) {
-            return Err(other);
-        }
-        Ok(length)
+        if check.holds() { Ok(length) } else { Err(other) }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use oci::quote::fingerprint;
 
 use crate::meter::Pulled;
 use crate::phase::Phase;
@@ -28,7 +29,9 @@ pub(crate) struct Record {
     pub dropped: u64,
     /// Bytes of manifests, configs and layers.
     pub bytes: u64,
-    sentences: BTreeMap<String, u64>,
+    /// By what is the same in each: the first such sentence, and how many there were.
+    sentences: BTreeMap<String, (String, u64)>,
+    others: u64,
 }
 
 impl Default for Record {
@@ -45,6 +48,7 @@ impl Default for Record {
             dropped: 0,
             bytes: 0,
             sentences: BTreeMap::new(),
+            others: 0,
         }
     }
 }
@@ -64,9 +68,12 @@ impl Record {
         };
         self.errors += 1;
         self.throttled += u64::from(failure.throttled);
-        let known = self.sentences.len() < MAX_SENTENCES || self.sentences.contains_key(&failure.sentence);
-        let sentence = if known { failure.sentence.as_str() } else { "others" };
-        *self.sentences.entry(sentence.to_owned()).or_default() += 1;
+        let same = fingerprint(&failure.sentence);
+        if self.sentences.len() < MAX_SENTENCES || self.sentences.contains_key(&same) {
+            self.sentences.entry(same).or_insert_with(|| (failure.sentence.clone(), 0)).1 += 1;
+        } else {
+            self.others += 1;
+        }
     }
 
     /// The samples of a phase.
@@ -76,7 +83,14 @@ impl Record {
 
     /// The errors, and how often each occurred.
     pub(crate) fn sentences(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.sentences.iter().map(|(sentence, count)| (sentence.as_str(), *count))
+        let others = (self.others > 0).then_some(("others", self.others));
+        self.sentences.values().map(|(sentence, count)| (sentence.as_str(), *count)).chain(others)
+    }
+
+    /// The error that occurred most often, of those that are counted by their sentence.
+    pub(crate) fn most_frequent(&self) -> Option<&str> {
+        let most = self.sentences.values().max_by_key(|(_, count)| *count);
+        most.map(|(sentence, _)| sentence.as_str())
     }
 
     /// The value that a `share` of all samples are no worse than: times no longer, speeds no lower. `None` without samples.
@@ -128,6 +142,24 @@ mod tests {
         assert_eq!(record.sentences().map(|(_, count)| count).sum::<u64>(), 21);
         assert!(record.sentences().count() <= MAX_SENTENCES + 1);
         assert_eq!(record.percentile(Phase::Token, 0.5), None);
+    }
+
+    /// ACR's sentences end in an id of the request, so each was an error of its own, and most were "others".
+    #[test]
+    fn errors_that_differ_in_an_id_alone_are_one() {
+        let mut record = Record::default();
+        let denied =
+            |number| format!("GET /v2/: 403 DENIED: not allowed. CorrelationId: 4b9d2c55-7d5f-4a52-9d0e-{number:012}");
+        for number in 0..20 {
+            record.add(&pulled(9, Some(Failure::new(denied(number)))));
+        }
+        assert_eq!(record.sentences().collect::<Vec<_>>(), [(denied(0).as_str(), 20)]);
+        // What is counted together says nothing of why.
+        for number in 0..200 {
+            record.add(&pulled(9, Some(Failure::new(format!("GET /v2/{number}: 500")))));
+        }
+        assert_eq!(record.sentences().last(), Some(("others", 193)));
+        assert_eq!(record.most_frequent(), Some(denied(0).as_str()));
     }
 
     #[test]

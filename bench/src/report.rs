@@ -168,8 +168,7 @@ impl Report {
 /// What was measured says little where more pulls of a side fail than succeed.
 fn judge(summaries: &[Summary]) -> Result<(), String> {
     for SideSummary { side, record, .. } in summaries.iter().flat_map(|summary| &summary.sides) {
-        let most = record.sentences().max_by_key(|(_, count)| *count);
-        let most = most.map(|(cause, _)| cause).unwrap_or_default();
+        let most = record.most_frequent().unwrap_or_default();
         let label = side.label();
         if record.pulls == 0 && record.errors > 0 {
             return Err(format!("no {label} pull succeeded: {most}"));

@@ -259,6 +259,19 @@ pub fn registry_error(body: &[u8], sent: &[Sent<'_>]) -> (Option<String>, Option
     first.map_or((None, None), |first| (quoted(&first.code, sent), quoted(&first.message, sent)))
 }
 
+/// A message without the parts that differ from one call to the next, Azure's correlation ids and times: two that have one in common
+/// say the same.
+pub fn fingerprint(message: &str) -> String {
+    let differs = |word: &&str| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_id = word.len() == 36 && word.matches('-').count() == 4;
+        let is_time = word.starts_with(|c: char| c.is_ascii_digit()) && word.contains(['-', ':']);
+        is_id || is_time
+    };
+    let words: Vec<_> = message.split_whitespace().filter(|word| !differs(word)).collect();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +383,15 @@ mod tests {
         assert!(text.contains(" some ... words "), "{text}");
         let fits = format!("AADSTS7000215: {}{ids}", "some words ".repeat(20));
         assert_eq!(quoted(&fits, &[]), Some(fits));
+    }
+
+    #[test]
+    fn what_differs_in_ids_and_times_alone_says_the_same() {
+        let said = |id: &str, time: &str| format!("403 DENIED: no. CorrelationId: {id} Timestamp: {time}");
+        let one = said("4b9d2c55-7d5f-4a52-9d0e-0c1e5a7a8f01", "2026-11-24 12:00:00Z");
+        let other = said("0e2f1f6c-2f0b-4f36-8a0e-5a7d1b1c9e02", "2026-11-25 01:59:07Z");
+        assert_eq!(fingerprint(&one), fingerprint(&other));
+        assert_ne!(fingerprint(&one), fingerprint(&one.replace("403", "401")));
     }
 
     #[test]

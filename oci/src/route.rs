@@ -11,6 +11,24 @@ use crate::request::Pull;
 pub const DOCKER_HUB: &str = "docker.io";
 /// Other host names of Docker Hub.
 const DOCKER_HUB_HOSTS: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+/// The domain of its website, whose name no image has.
+const DOCKER_HUB_WEBSITE: &str = "docker.com";
+
+/// Whether a host is Docker Hub's website, which people take for its registry.
+pub fn is_docker_hubs_website(host: &str) -> bool {
+    is_in_domain(host, DOCKER_HUB_WEBSITE)
+}
+
+/// Whether a host is Docker Hub's: its registry, another host below that name, or its website.
+pub fn is_docker_hubs(host: &str) -> bool {
+    is_in_domain(host, DOCKER_HUB) || is_docker_hubs_website(host)
+}
+
+/// Whether a host is this one, or below it.
+fn is_in_domain(host: &str, domain: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
 
 /// The source of a cache rule: a registry, or a path in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +109,20 @@ pub enum Blobs {
     ProxyConfig,
     /// Through the proxy, for clients that cannot reach the storage.
     Proxy,
+}
+
+impl Blobs {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Redirect, Self::ProxyConfig, Self::Proxy];
+
+    /// As settings name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::ProxyConfig => "proxy_config",
+            Self::Proxy => "proxy",
+        }
+    }
 }
 
 /// One row of the table. `D` is the destination: the settings of a cache registry, or what serves its requests.

@@ -65,8 +65,9 @@ impl Emulated {
         let secret = files.write("client-secret", SECRET)?;
         let blobs = match blobs {
             Blobs::Redirect => String::new(),
-            Blobs::ProxyConfig => format!("  blobs: proxy_config\n  blob_hosts: ['{HOST}:{storage_port}']\n"),
-            Blobs::Proxy => format!("  blobs: proxy\n  blob_hosts: ['{HOST}:{storage_port}']\n"),
+            Blobs::ProxyConfig | Blobs::Proxy => {
+                format!("  blobs: {}\n  blob_hosts: ['{HOST}:{storage_port}']\n", blobs.name())
+            }
         };
         // In a file, because the environment is the user's.
         let settings = files.write(

@@ -30,12 +30,6 @@ impl Finding {
     }
 }
 
-impl From<String> for Finding {
-    fn from(text: String) -> Self {
-        Self::failed(text)
-    }
-}
-
 /// What a hop that works has to say.
 pub(super) struct Works<T> {
     pub result: T,

@@ -7,9 +7,12 @@ use std::path::Path;
 use clap::builder::PossibleValuesParser;
 use clap::{Command, CommandFactory as _};
 use clap_complete::{Shell, generate, generate_to};
+use oci::route::Blobs;
 
 use super::{Program, warm};
 use crate::client_config::Client;
+use crate::init::Step;
+use crate::logger::LEVELS;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 
@@ -65,10 +68,11 @@ fn shown(command: &Command) -> Command {
 fn values(command: &str, argument: &str) -> Vec<&'static str> {
     match (command, argument) {
         ("client-config", "client") => Client::NAMES.split(", ").flat_map(|names| names.split(" or ")).collect(),
-        ("init", "skips") => vec!["try", "service", "engines"],
-        ("bench", "layers") => vec!["none", "head", "full"],
-        (_, "log") => vec!["error", "warn", "info", "debug", "trace", "off"],
-        ("bench", "blobs") => vec!["redirect", "proxy_config", "proxy"],
+        ("init", "skips") => Step::ALL.map(Step::name).to_vec(),
+        #[cfg(feature = "bench")]
+        ("bench", "layers") => acr_bench::Layers::ALL.map(acr_bench::Layers::key).to_vec(),
+        (_, "log") => LEVELS.to_vec(),
+        ("bench", "blobs") => Blobs::ALL.map(Blobs::name).to_vec(),
         ("warm", "layers") => warm::LAYERS.map(|(name, _)| name).to_vec(),
         _ => Vec::new(),
     }
@@ -77,7 +81,6 @@ fn values(command: &str, argument: &str) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::Step;
 
     #[test]
     fn the_values_that_are_completed_are_taken() {

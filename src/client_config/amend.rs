@@ -1,40 +1,23 @@
 //! Another text into a file that stays somebody else's: with its mode and its owner, and the file from before beside it.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 
 use super::look::{LONGEST, failed};
 use crate::directory::Place;
-use crate::replace::{beside, keep, write};
+use crate::replace::swap;
 
 /// Puts `new` in the place of `old` in one step, and gives where the file from before is. Whatever fails, the file is as it
 /// was. The error is one sentence.
 pub(crate) fn amend(place: &Place, old: &str, new: &str) -> Result<PathBuf, String> {
-    let beside = beside(&place.name);
-    let outcome = swap(place, &beside, old, new);
-    // Gone, if it was renamed; and the first error is the one to tell.
-    let _ = place.directory.remove(&beside);
-    outcome.map_err(|cause| failed(&place.path(), &cause))
-}
-
-fn swap(place: &Place, beside: &OsStr, old: &str, new: &str) -> io::Result<PathBuf> {
     let changed = || io::Error::other("it has just changed: try again");
-    let model = place.metadata()?;
-    if !model.is_file() {
-        return Err(changed());
-    }
-    write(&place.directory, beside, new, Some(&model))?;
     // Somebody may have edited it since it was read.
-    if place.read(LONGEST)?.ok().as_deref() != Some(old.as_bytes()) {
-        return Err(changed());
-    }
-    let copy = keep(place, "bak")?;
-    place.directory.rename(beside, &place.name).inspect_err(|_| {
-        // It is the file that is still in place, by another name.
-        let _ = copy.file_name().map(|copy| place.directory.remove(copy));
-    })?;
-    Ok(copy)
+    let unchanged = || match place.read(LONGEST)? {
+        Ok(content) if content == old.as_bytes() => Ok(()),
+        _ => Err(changed()),
+    };
+    let outcome = swap(place, new, Some("bak"), unchanged).and_then(|copy| copy.ok_or_else(changed));
+    outcome.map_err(|cause| failed(&place.path(), &cause))
 }
 
 #[cfg(test)]

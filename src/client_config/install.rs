@@ -9,7 +9,7 @@ use super::look::{Found, Look, failed, open};
 use super::untouched::Untouched;
 use super::{File, Language};
 use crate::directory::{Astray, Missing, Place};
-use crate::replace::{beside, write};
+use crate::replace;
 
 /// What has become of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,13 +44,10 @@ pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Res
     }
     let step = match &look.found {
         Found::Lacks(old, merged) => return amend(&place, old, &merged.text).map(Outcome::Merged),
-        Found::Older(_) => replace,
+        Found::Older(_) => succeed,
         _ => appear,
     };
-    let new = beside(&place.name);
-    let outcome = write(&place.directory, &new, &file.content, None).and_then(|()| step(&new, &place));
-    // Gone, if it was renamed; and the first error is the one to tell.
-    let _ = place.directory.remove(&new);
+    let outcome = replace::put(&place, &file.content, None, |new| step(new, &place));
     outcome.map_err(|cause| failed(&look.at, &cause))
 }
 
@@ -63,7 +60,7 @@ fn unknown(file: &File) -> &'static str {
 }
 
 /// Whoever reads the file meanwhile sees the old content or the new one.
-fn replace(new: &OsStr, place: &Place) -> io::Result<Outcome> {
+fn succeed(new: &OsStr, place: &Place) -> io::Result<Outcome> {
     place.directory.rename(new, &place.name).map(|()| Outcome::Written)
 }
 
@@ -158,14 +155,13 @@ mod tests {
         let path = root.path().join("hosts.toml");
         let tree = open(root.path()).expect("it is there");
         let place = tree.place("hosts.toml".as_ref(), Missing::Tell).expect("no link");
-        let new = OsStr::new("new");
-        write(&tree, new, "ours", None).expect("written");
+        let put = || replace::put(&place, "ours", None, |new| appear(new, &place));
         fs::write(&path, "somebody else's").expect("written");
-        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".into())));
+        assert_eq!(put().ok(), Some(Outcome::Left("has just come".into())));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "somebody else's");
         fs::remove_file(&path).expect("removed");
         symlink("/nonexistent", &path).expect("linked");
-        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".into())));
+        assert_eq!(put().ok(), Some(Outcome::Left("has just come".into())));
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use super::{Config, Destination, Upstream};
 use crate::access::Networks;
-use oci::route::{DOCKER_HUB, Route};
-
-/// The domain of Docker Hub's website, whose name no image has.
-const WEBSITE: &str = "docker.com";
+use oci::route::{DOCKER_HUB, Route, is_docker_hubs, is_docker_hubs_website};
 
 impl Config {
     /// All of it. The start, a reload and `check` warn of it.
@@ -54,7 +51,7 @@ fn of_domain(upstream: &Upstream) -> Option<String> {
     let host = upstream.domain().host();
     if upstream.domain().authority() != host || !upstream.addresses().is_empty() {
         None
-    } else if is_of(host, DOCKER_HUB) || is_of(host, WEBSITE) {
+    } else if is_docker_hubs(host) {
         Some(format!(
             "the registry {host} is Docker Hub's, which is the source of a cache rule: set the domain to the cache registry, such as example.azurecr.io"
         ))
@@ -70,7 +67,7 @@ fn of_domain(upstream: &Upstream) -> Option<String> {
 /// An image may be asked for by the name of the website, but none of Docker Hub has it.
 fn of_source(route: &Route<Destination>) -> Option<String> {
     let registry = route.source.registry();
-    is_of(registry, WEBSITE).then(|| {
+    is_docker_hubs_website(registry).then(|| {
         format!(
             "the source {registry} is a website, and images of Docker Hub are of {DOCKER_HUB}: set the source to that"
         )
@@ -93,10 +90,4 @@ fn of_networks(key: &'static str, networks: &Networks) -> impl Iterator<Item = S
     networks.likely_without_length().into_iter().map(move |(address, length)| {
         format!("access.{key}: {address} is one address: if a network is meant, write its length, such as {address}/{length}")
     })
-}
-
-/// Whether a host is this one, or below it.
-fn is_of(host: &str, domain: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

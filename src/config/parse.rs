@@ -42,9 +42,9 @@ const MIN_HEADER: u64 = 4 << 10;
 /// Half of what Pingora takes.
 const MAX_HEADER: u64 = 512 << 10;
 /// One read a second: a pull takes about twelve.
-const MIN_READS: u32 = 60;
+const MIN_READS: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
 /// Ten times what Azure allows an identity in a Premium registry; beyond that it is no limit.
-const MAX_READS: u32 = 100_000;
+const MAX_READS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 /// Fewer connections than one host that pulls has open are a mistyped number.
 const MIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 /// More than a process may have file descriptors on any host that is not tuned for it.
@@ -61,14 +61,13 @@ const MAX_READER_RATE: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 const MAX_SAMPLE: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
 /// More threads than any machine has cores are a mistyped number.
 const MAX_THREADS: usize = 512;
+/// What may stand in place of a number that is a limit.
+const OFF: &str = "off, or ";
 /// A value with no text in it, such as `''`.
 const EMPTY: &str = "is empty: set a value, or remove the key";
 
 pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads @ 1..=MAX_THREADS) => Ok(threads),
-        _ => Err(format!("{text:?} is not a number of threads: use a number from 1 to {MAX_THREADS}")),
-    }
+    parse_number(text, "threads", "", 1..=MAX_THREADS)
 }
 
 /// `off`. A tool that reads YAML 1.1 takes it for `false`, and writes that.
@@ -213,47 +212,39 @@ fn parse_size(text: &str, range: RangeInclusive<u64>, usual: (u64, &'static str)
 
 /// A number of reads, or `off`, which is none.
 pub(crate) fn parse_reads(text: &str) -> Result<Option<NonZeroU32>, String> {
-    match text.parse().map(NonZeroU32::new) {
-        Ok(reads @ Some(number)) if (MIN_READS..=MAX_READS).contains(&number.get()) => Ok(reads),
-        _ if is_off(text) => Ok(None),
-        _ => Err(format!(
-            "{text:?} is not a number of reads a minute: use off, or a number from {MIN_READS} to {MAX_READS}"
-        )),
-    }
+    parse_limit(text, "reads a minute", OFF, MIN_READS..=MAX_READS)
 }
 
-/// A whole number in this range.
+/// A whole number in this range. `words` are what may stand in its place, for the error.
 fn parse_number<N: FromStr + PartialOrd + Display>(
     text: &str,
     what: &str,
+    words: &str,
     range: RangeInclusive<N>,
 ) -> Result<N, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     let (first, last) = (range.start(), range.end());
-    number.ok_or_else(|| format!("{text:?} is not a number of {what}: use a number from {first} to {last}"))
+    number.ok_or_else(|| format!("{text:?} is not a number of {what}: use {words}a number from {first} to {last}"))
 }
 
 /// The same, or `off`, which is no limit.
 fn parse_limit<N: FromStr + PartialOrd + Display>(
     text: &str,
     what: &str,
+    words: &str,
     range: RangeInclusive<N>,
 ) -> Result<Option<N>, String> {
-    if is_off(text) {
-        return Ok(None);
-    }
-    let wrong = |sentence: String| sentence.replacen(": use a number", ": use off, or a number", 1);
-    parse_number(text, what, range).map(Some).map_err(wrong)
+    if is_off(text) { Ok(None) } else { parse_number(text, what, words, range).map(Some) }
 }
 
 /// Connections of all clients.
 pub(crate) fn parse_connections(text: &str) -> Result<NonZeroUsize, String> {
-    parse_number(text, "connections", MIN_CONNECTIONS..=MAX_CONNECTIONS)
+    parse_number(text, "connections", "", MIN_CONNECTIONS..=MAX_CONNECTIONS)
 }
 
 /// Connections of one client.
 pub(crate) fn parse_client_connections(text: &str) -> Result<Option<NonZeroUsize>, String> {
-    parse_limit(text, "connections", NonZeroUsize::MIN..=MAX_CLIENT_CONNECTIONS)
+    parse_limit(text, "connections", OFF, NonZeroUsize::MIN..=MAX_CLIENT_CONNECTIONS)
 }
 
 /// Requests of one client that are under way.
@@ -261,29 +252,28 @@ pub(crate) fn parse_share(text: &str) -> Result<Share, String> {
     if text == "fair" {
         return Ok(Share::Fair);
     }
-    let most = parse_limit(text, "requests", NonZeroUsize::MIN..=MAX_CLIENT_CONCURRENT_REQUESTS);
-    let wrong = |sentence: String| sentence.replacen(": use off", ": use fair, off", 1);
-    most.map(|most| most.map_or(Share::Any, Share::AtMost)).map_err(wrong)
+    let most = parse_limit(text, "requests", "fair, off, or ", NonZeroUsize::MIN..=MAX_CLIENT_CONCURRENT_REQUESTS);
+    most.map(|most| most.map_or(Share::Any, Share::AtMost))
 }
 
 /// Requests a second of one client.
 pub(crate) fn parse_client_requests(text: &str) -> Result<Option<NonZeroU32>, String> {
-    parse_limit(text, "requests a second", NonZeroU32::MIN..=MAX_CLIENT_REQUESTS)
+    parse_limit(text, "requests a second", OFF, NonZeroU32::MIN..=MAX_CLIENT_REQUESTS)
 }
 
 /// Bytes that a client takes of its answers.
 pub(crate) fn parse_reader_rate(text: &str) -> Result<Option<NonZeroU32>, String> {
-    parse_limit(text, "bytes a second", NonZeroU32::MIN..=MAX_READER_RATE)
+    parse_limit(text, "bytes a second", OFF, NonZeroU32::MIN..=MAX_READER_RATE)
 }
 
 /// Requests of one client at once.
 pub(crate) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
-    parse_number(text, "requests at once", NonZeroU32::MIN..=MAX_BURST)
+    parse_number(text, "requests at once", "", NonZeroU32::MIN..=MAX_BURST)
 }
 
 /// Requests that one line stands for.
 pub(crate) fn parse_sample(text: &str) -> Result<NonZeroU32, String> {
-    parse_number(text, "requests", NonZeroU32::MIN..=MAX_SAMPLE)
+    parse_number(text, "requests", "", NonZeroU32::MIN..=MAX_SAMPLE)
 }
 
 pub(crate) fn parse_log_format(text: &str) -> Result<Format, String> {
@@ -341,12 +331,8 @@ pub(crate) fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
 }
 
 pub(crate) fn parse_blobs(text: &str) -> Result<Blobs, String> {
-    match text {
-        "redirect" => Ok(Blobs::Redirect),
-        "proxy_config" => Ok(Blobs::ProxyConfig),
-        "proxy" => Ok(Blobs::Proxy),
-        _ => Err(format!("unknown value {text:?}: use redirect, proxy_config or proxy")),
-    }
+    let known = Blobs::ALL.into_iter().find(|blobs| blobs.name() == text);
+    known.ok_or_else(|| format!("unknown value {text:?}: use redirect, proxy_config or proxy"))
 }
 
 /// Entra ID's address, as `https://login.microsoftonline.com/`; the slash is removed.
@@ -358,11 +344,6 @@ pub(crate) fn parse_authority(text: &str) -> Result<String, String> {
             "{text:?} is not an address of Entra ID: use https:// and its host, such as https://login.microsoftonline.com"
         )),
     }
-}
-
-/// A path. Whether a file is there shows when it is read.
-pub(crate) fn parse_path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err(EMPTY.to_owned()) } else { credential::parse(text) }
 }
 
 /// The longest path of a Unix socket: `sockaddr_un` has 108 bytes, of which the last one is the end (unix(7)).
@@ -426,7 +407,7 @@ pub(crate) fn parse_resource(text: &str) -> Result<String, String> {
     not_empty(text, Form::Resource)
 }
 
-/// A file of a sign-in.
+/// A file. Whether it is there shows when it is read.
 pub(crate) fn parse_file(text: &str) -> Result<PathBuf, String> {
     credential::parse(&not_empty(text, Form::Line)?)
 }

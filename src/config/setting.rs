@@ -12,8 +12,8 @@ use super::egress::EgressTable;
 use super::file::{Document, Node};
 use super::mistake::Place;
 use super::parse::{
-    parse_address, parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_host, parse_lasting,
-    parse_log_format, parse_mode, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_registry,
+    parse_address, parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_file, parse_host,
+    parse_lasting, parse_log_format, parse_mode, parse_notice, parse_on_failure, parse_prefix, parse_registry,
     parse_sample, parse_threads, parse_token_wait, parse_unix, parse_word,
 };
 use super::proxy_protocol::ProxyProtocolTable;
@@ -99,7 +99,7 @@ table! {
             help: "A PEM file of private CA certificates, trusted besides the system's",
             more: "They count for every TLS connection: to the registry, to blob storage, to Entra ID. Certificates that \
                    `SSL_CERT_FILE` and `SSL_CERT_DIR` name are trusted as well, and the system's stay trusted."
-        } parse parse_path;
+        } parse parse_file;
 
         token_wait: Value<Duration> {
             value: "TIME",

@@ -29,7 +29,7 @@ const MAX_HEADERS: usize = 64;
 
 /// An answer of HTTP.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     /// It has the header by which a registry is known.
     pub is_registry: bool,
@@ -37,7 +37,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Option<Value> {
+    pub(crate) fn json(&self) -> Option<Value> {
         serde_json::from_slice(&self.body).ok()
     }
 }
@@ -93,7 +93,7 @@ pub(super) async fn post_unix(socket: &Path, target: &str, limit: Duration) -> i
 }
 
 /// Asks a server on this host by its address.
-pub(super) async fn get(address: SocketAddr, target: &str) -> io::Result<Answer> {
+pub(crate) async fn get(address: SocketAddr, target: &str) -> io::Result<Answer> {
     let host = address.to_string();
     within(ANSWER_LIMIT, async { exchange(TcpStream::connect(address).await?, "GET", target, &host).await }).await
 }

@@ -191,6 +191,12 @@ fn is_another_registrys(answer: io::Result<Answer>) -> bool {
     !is_refused && !is_ours
 }
 
+/// Whether the proxy answers at this address, in plain HTTP, if only by refusing this host.
+pub(crate) async fn answers_at(address: SocketAddr) -> bool {
+    let Ok(answer) = ask::get(reachable(address), "/").await else { return false };
+    denial(&answer).is_some() || answer.is_registry && !is_another_registrys(Ok(answer))
+}
+
 /// `/status` of a proxy with an admin listener, which also tells of this image.
 pub(super) async fn status_of(config: &Config, image: &str) -> Option<Value> {
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("image", image).finish();

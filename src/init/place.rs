@@ -1,16 +1,13 @@
 //! The configuration in its place: what stands there, and another in its stead, in one step.
 
-use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::CONFIG;
 use crate::admin::ways::Ways;
 use crate::config::{Config, Flags, SAMPLE};
 use crate::directory::{Astray, Directory, Missing, Place};
-use crate::replace::{beside, keep, write};
+use crate::replace::swap;
 
 /// The proxy reads no longer one.
 const LONGEST: u64 = 1 << 20;
@@ -88,52 +85,10 @@ pub(super) fn put(root: &Path, text: &str, before: &Before) -> Result<Option<Pat
     let path = root.join(CONFIG);
     let place = Directory::open(root).and_then(|root| root.place(Path::new(CONFIG), Missing::Make));
     let place = place.map_err(|astray| astray.sentence(&path))?;
-    let new = beside(&place.name);
-    // Ctrl-C counts once all of it is done: no file is left that nobody knows.
-    let outcome = without_signals(|| {
-        let outcome = replace(&place, &new, text, before);
-        // Gone, if it was renamed; and the first error is the one to tell.
-        let _ = place.directory.remove(&new);
-        outcome
-    });
-    outcome.map_err(|cause| format!("{}: {cause}", path.display()))
-}
-
-fn replace(place: &Place, new: &OsStr, text: &str, before: &Before) -> io::Result<Option<PathBuf>> {
-    write(&place.directory, new, text, place.metadata().ok().as_ref())?;
-    if Before::at(place) != *before {
-        return Err(io::Error::other("it has changed since it was shown, and is left as it is: run init again"));
-    }
-    let copy = match before {
-        Before::Nothing => {
-            // A link is never made over a file, so one that has come meanwhile stays.
-            place.directory.link(new, &place.name)?;
-            None
-        }
-        Before::Edited(_) => {
-            let copy = keep(place, "old")?;
-            place.directory.rename(new, &place.name)?;
-            Some(copy)
-        }
-        Before::Sample | Before::Unusable(_) => {
-            place.directory.rename(new, &place.name)?;
-            None
-        }
-    };
-    place.directory.sync()?;
-    Ok(copy)
-}
-
-/// Does the work while signals that end this process wait.
-fn without_signals<T>(work: impl FnOnce() -> T) -> T {
-    let ending: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    let before = ending.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
-    let outcome = work();
-    if let Some(before) = before {
-        // Of a mask that was just in use there is nothing wrong.
-        let _ = before.thread_set_mask();
-    }
-    outcome
+    let changed = || io::Error::other("it has changed since it was shown, and is left as it is: run init again");
+    let unchanged = || if Before::at(&place) == *before { Ok(()) } else { Err(changed()) };
+    let ending = matches!(before, Before::Edited(_)).then_some("old");
+    swap(&place, text, ending, unchanged).map_err(|cause| format!("{}: {cause}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,17 +1,12 @@
 //! Whether the proxy can listen where the configuration says, before anything is written for it.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 
 use super::Options;
 use super::settings::Settings;
 use crate::config::{Config, Endpoint, reachable};
-
-/// A proxy on the same host answers a refusal within milliseconds.
-const LIMIT: Duration = Duration::from_secs(2);
-/// The refusal has some hundred bytes, the admin listener's `/status` 100 KiB.
-const MAX_ANSWER: u64 = 4 << 20;
+use crate::doctor::{self, Answer};
 
 /// As many ports are tried for one that is free.
 const TRIED: u16 = 100;
@@ -109,27 +104,16 @@ fn who_listens(address: SocketAddr, is_plain: bool) -> Port {
         // What else prevents it here need not prevent the service, which has another user and starts later.
         _ => return Port::Free,
     }
-    if is_plain && is_ours(address) { Port::Ours } else { Port::Taken }
+    if is_plain && wait(doctor::proxy_answers_at(address)) == Some(true) { Port::Ours } else { Port::Taken }
 }
 
-/// This proxy refuses `/` as a request that it does not support; other servers and registries have something there, or a page.
-fn is_ours(address: SocketAddr) -> bool {
-    ask(address, "/").contains("\"code\":\"UNSUPPORTED\"")
+/// What a server of this host answers to this request, if it does within the limit of doctor.
+pub(super) fn ask(address: SocketAddr, target: &str) -> Option<Answer> {
+    wait(doctor::get(reachable(address), target))?.ok()
 }
 
-/// What a server of this host answers to this request, its head and its body; empty where there is no answer.
-pub(super) fn ask(address: SocketAddr, target: &str) -> String {
-    let mut answer = Vec::new();
-    let mut exchange = || -> std::io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&reachable(address), LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
-        // In HTTP/1.0 the end of the connection is that of the answer.
-        let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        stream.take(MAX_ANSWER).read_to_end(&mut answer).map(drop)
-    };
-    // Of an answer that breaks off, what has come is looked at.
-    let _: std::io::Result<()> = exchange();
-    String::from_utf8_lossy(&answer).into_owned()
+/// Does what doctor does in its own runtime. Without one nobody can be asked.
+fn wait<T>(asked: impl Future<Output = T>) -> Option<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    Some(runtime.block_on(asked))
 }

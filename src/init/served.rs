@@ -13,6 +13,7 @@ use super::port;
 use crate::admin::ways::Ways;
 use crate::config::{Config, collide};
 use crate::control;
+use crate::doctor::Answer;
 
 /// A proxy that has just been started signs in within this, as requests wait for it (`token_wait`).
 const SIGN_IN: Duration = Duration::from_secs(10);
@@ -169,9 +170,7 @@ fn ways(admin: SocketAddr) -> Option<Ways> {
 }
 
 fn status(admin: SocketAddr) -> Option<Value> {
-    let answer = port::ask(admin, "/status");
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    serde_json::from_str(body).ok()
+    port::ask(admin, "/status")?.json()
 }
 
 /// Why the proxy serves no pull, as its `/readyz` says it; `None` if it does, or does not tell. One that has just been started gets the time for
@@ -179,7 +178,7 @@ fn status(admin: SocketAddr) -> Option<Value> {
 pub(super) fn unready(admin: SocketAddr) -> Option<String> {
     let until = Instant::now() + SIGN_IN;
     loop {
-        let why = summary(&port::ask(admin, "/readyz"))?;
+        let why = summary(&port::ask(admin, "/readyz")?)?;
         if Instant::now() >= until {
             return Some(why);
         }
@@ -188,9 +187,7 @@ pub(super) fn unready(admin: SocketAddr) -> Option<String> {
 }
 
 /// What a 503 of `/readyz` says.
-fn summary(answer: &str) -> Option<String> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?;
-    let body: Value = serde_json::from_str(body).ok()?;
-    (status == "503").then(|| quoted(body["summary"].as_str()?, &[])).flatten()
+fn summary(answer: &Answer) -> Option<String> {
+    let body = answer.json().filter(|_| answer.status == 503)?;
+    quoted(body["summary"].as_str()?, &[])
 }

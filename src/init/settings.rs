@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use oci::route::{DOCKER_HUB, Source};
+use oci::route::{DOCKER_HUB, Source, is_docker_hubs_website};
 
 use super::ask::{Conversation, Stop};
 use crate::config::{Domain, parse_guid, parse_prefix};
@@ -16,9 +16,6 @@ pub(super) const MAX_RULES: usize = 16;
 const ALL: &str = "/*";
 /// What YAML reads as something else than a text.
 const RESERVED: [&str; 9] = ["false", "n", "no", "null", "off", "on", "true", "y", "yes"];
-
-/// What people take for the name of Docker Hub's registry, which no image has.
-const WEBSITES: [&str; 3] = ["docker.com", "hub.docker.com", "www.docker.com"];
 
 /// A cache rule: `source/*` is cached as `prefix/*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +33,7 @@ impl Rule {
     /// A source that none of the rules has yet, also as Azure shows it, with `/*` at its end. The error says what to use.
     pub(crate) fn parse_source(text: &str, rules: &[Self]) -> Result<String, String> {
         let source = Source::parse(text.strip_suffix(ALL).unwrap_or(text))?;
-        if WEBSITES.contains(&source.registry()) {
+        if is_docker_hubs_website(source.registry()) {
             return Err(format!("{} is a website and no registry: Docker Hub's is {}", source.registry(), Self::HUB));
         }
         let source = source.to_string();
@@ -358,6 +355,8 @@ mod tests {
             (Rule::parse_source("docker.io", &rules), "has a rule already"),
             (Rule::parse_source("Docker Hub", &rules), "is not a source"),
             (Rule::parse_source("hub.docker.com", &[]), "Docker Hub's is docker.io"),
+            // Its settings were written, and then warned of.
+            (Rule::parse_source("registry.hub.docker.com", &[]), "Docker Hub's is docker.io"),
             (Rule::parse_prefix("/hub"), "is not a repository path"),
             (Settings::parse_client_id("a\u{1b}b"), ""),
             (Settings::parse_client_id("pull-identity"), "it is not a GUID: use the id"),

@@ -12,8 +12,11 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Try, Self::Service, Self::Engines];
+
     /// By which it is left out.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Try => "try",
             Self::Service => "service",
@@ -23,11 +26,7 @@ impl Step {
 
     /// By its name. The error says which there are.
     pub(crate) fn parse_skipped(text: &str) -> Result<Self, String> {
-        match text {
-            "try" => Ok(Self::Try),
-            "service" => Ok(Self::Service),
-            "engines" => Ok(Self::Engines),
-            _ => Err(format!("unknown step {text:?}: use try, service or engines")),
-        }
+        let known = Self::ALL.into_iter().find(|step| step.name() == text);
+        known.ok_or_else(|| format!("unknown step {text:?}: use try, service or engines"))
     }
 }

@@ -82,6 +82,22 @@ fn what_listens_where_the_proxy_is_to_is_told_before_anything_is_written() {
     }
 }
 
+/// Its answer was waited for as long as bytes of it came, up to 4 MiB of them.
+#[test]
+fn a_server_that_sends_a_byte_now_and_then_held_init() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let drip = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    });
+    assert!(port::ask(address, "/").is_none());
+    // Its connection has been given up.
+    drip.join().expect("it ends");
+}
+
 /// Answers each request so until the test ends, and one for `/readyz` by the status 503 and that text, if there is one.
 fn server(answer: String, unready: Option<&'static str>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -92,7 +108,7 @@ fn server(answer: String, unready: Option<&'static str>) -> SocketAddr {
             let _ = io::Read::read(&mut stream, &mut request);
             let answer = match unready.filter(|_| request.starts_with(b"GET /readyz ")) {
                 Some(body) => format!("HTTP/1.0 503 Service Unavailable\r\n\r\n{body}"),
-                None => format!("HTTP/1.0 200 OK\r\n\r\n{answer}"),
+                None => format!("HTTP/1.0 200 OK\r\nDocker-Distribution-API-Version: registry/2.0\r\n\r\n{answer}"),
             };
             let _ = stream.write_all(answer.as_bytes());
         }

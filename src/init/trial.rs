@@ -5,12 +5,10 @@ use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
 use crate::environment_file::Variables;
+use crate::service_variables;
 
 /// Where `check` reads a configuration that is not written yet.
 const STDIN: &str = "/dev/stdin";
-/// Beginnings and names of variables by which the sign-in and its connections are configured.
-const MATTERS: [&str; 6] = ["AZURE_", "IDENTITY_", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-
 /// Hops of the table whose failure does not pass by itself, as one does for want of a role that is new.
 const BASIS: [&str; 2] = ["dns", "identity"];
 
@@ -34,11 +32,8 @@ impl Trial {
 }
 
 /// Names of variables that are set here and not for the service, and that matter to the way.
-pub(super) fn lacks(variables: &Variables, here: impl Iterator<Item = String>) -> Vec<String> {
-    let matters = |name: &String| MATTERS.iter().any(|known| name.starts_with(known));
-    let mut names: Vec<_> = here.filter(matters).filter(|name| !variables.has(name)).collect();
-    names.sort_unstable();
-    names
+pub(super) fn lacks(variables: &Variables, is_set: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    service_variables::names().filter(|name| is_set(name) && !variables.has(name)).collect()
 }
 
 /// Tries the way by this text, which the report calls `place`. The error is one sentence.
@@ -70,10 +65,16 @@ pub(super) fn go(text: &str, place: &str, variables: &Variables) -> Result<Trial
 mod tests {
     use super::*;
 
+    /// It had a list of its own, without ALL_PROXY, NO_PROXY and IMDS_ENDPOINT, and with what nobody reads.
     #[test]
-    fn what_is_set_here_and_not_for_the_service_is_found_where_it_matters() {
-        let variables = Variables::parse("AZURE_TENANT_ID=a");
-        let here = ["PATH", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET", "HTTPS_PROXY", "EDITOR"];
-        assert_eq!(lacks(&variables, here.map(str::to_owned).into_iter()), ["AZURE_CLIENT_SECRET", "HTTPS_PROXY"]);
+    fn each_variable_that_the_proxy_reads_is_named_where_the_service_lacks_it_and_no_other() {
+        let variables = Variables::parse("AZURE_TENANT_ID=a\nHTTPS_PROXY=http://192.0.2.1:3128");
+        let mut expected: Vec<_> = service_variables::names().collect();
+        assert_eq!(lacks(&variables, |_| false), Vec::<&str>::new());
+        for name in ["ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "IMDS_ENDPOINT", "AZURE_CLIENT_SECRET"] {
+            assert_eq!(lacks(&variables, |known| known == name), [name]);
+        }
+        expected.retain(|name| !["AZURE_TENANT_ID", "HTTPS_PROXY"].contains(name));
+        assert_eq!(lacks(&variables, |_| true), expected);
     }
 }

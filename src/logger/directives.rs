@@ -12,7 +12,8 @@ const MODULES: &str = env!("ACR_CACHE_PROXY_MODULES");
 const LIBRARIES: [&str; 7] =
     ["pingora_core", "pingora_pool", "pingora_proxy", "pingora_runtime", "hyper_util", "reqwest", "rustls"];
 
-const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+/// All that a directive can say, from few lines to many; `off` is none.
+pub(crate) const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// From this similarity (Jaro-Winkler) on, an unknown target is taken for a mistyped one.
 const NEAR: f64 = 0.8;

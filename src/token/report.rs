@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use log::{info, warn};
+use oci::quote::fingerprint;
 
 use super::state::State;
 use crate::failure::Failure;
@@ -76,16 +77,4 @@ impl Report {
             self.told.is_over();
         }
     }
-}
-
-/// A message without the parts that differ from one call to the next: Azure's correlation ids and times.
-fn fingerprint(message: &str) -> String {
-    let differs = |word: &&str| {
-        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let is_id = word.len() == 36 && word.matches('-').count() == 4;
-        let is_time = word.starts_with(|c: char| c.is_ascii_digit()) && word.contains(['-', ':']);
-        is_id || is_time
-    };
-    let words: Vec<_> = message.split_whitespace().filter(|word| !differs(word)).collect();
-    words.join(" ")
 }

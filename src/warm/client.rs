@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::{self, Failure, Hop};
 use super::{Layers, Options};
-use crate::answer::{retry_after, with_causes};
+use crate::answer::{MAX_PAUSE, retry_after, with_causes};
 use crate::net::addresses::{Names, Resolver};
 use crate::net::trust::TrustRoots;
 use crate::net::{self, client};
@@ -25,8 +25,6 @@ use crate::net::{self, client};
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// How often a request is sent in all.
 pub(super) const TRIES: u32 = 5;
-/// The longest pause between two of them: a registry's `Retry-After` counts down from 60 s.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// After this time without any answer but refusals that pass by themselves, nothing is repeated or begun any more: each
 /// image of a long list would wait as long again. It is longer than two pauses.
 pub(super) const STALLED: Duration = Duration::from_secs(180);

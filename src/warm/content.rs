@@ -4,6 +4,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::client::{Answer, Call};
 use super::failure::Failure;
+use crate::answer::is_of_type;
 use crate::digest;
 
 /// The content is what its digest says.
@@ -33,9 +34,7 @@ pub(super) fn check_first_byte(call: &Call, size: u64, answer: &Answer) -> Resul
 /// What an answer is that no registry or storage gives for content: a page for people, or nothing.
 fn not_of_an_image(answer: &Answer) -> Option<String> {
     let status = answer.status.as_u16();
-    let kind = answer.header(header::CONTENT_TYPE.as_str()).unwrap_or_default();
-    let is_page = kind.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("text/html"));
-    match is_page {
+    match is_of_type(&answer.headers, "text/html") {
         true => Some(format!("{status} with text/html")),
         false => answer.body.is_empty().then(|| format!("{status} without content")),
     }

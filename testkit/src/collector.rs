@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -12,9 +12,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -23,9 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::PATIENCE;
 use crate::certificates::Pair;
-
-/// Of a request's head.
-const MAX_HEAD: usize = 64 << 10;
+use crate::server::{acceptor, lock, read_head};
 
 /// What the collector does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,14 +89,7 @@ impl Collector {
 
     /// Listens on loopback, with TLS by this certificate.
     pub async fn with_tls(pair: &Pair) -> Self {
-        let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<_, _>>();
-        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
-        let versions = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has them");
-        let config = versions.with_no_client_auth().with_single_cert(chain.expect("certificates"), key);
-        let tls = TlsAcceptor::from(Arc::new(config.expect("a pair")));
-        Self::listen("127.0.0.1:0".parse().expect("an address"), Some(tls)).await
+        Self::listen("127.0.0.1:0".parse().expect("an address"), Some(acceptor(pair))).await
     }
 
     async fn listen(address: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
@@ -239,15 +227,6 @@ fn take(request: ExportTraceServiceRequest, shared: &Shared) {
     shared.changed.send_replace(count);
 }
 
-async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-        assert!(head.len() <= MAX_HEAD, "a head without an end");
-    }
-    String::from_utf8(head).ok()
-}
-
 fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
         Some(any_value::Value::StringValue(text)) => text.clone(),
@@ -258,8 +237,4 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let texts: BTreeMap<_, _> = attributes.iter().map(|attribute| (attribute.key.clone(), text(attribute))).collect();
     assert_eq!(texts.len(), attributes.len(), "a key is there twice");
     texts
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,22 +4,16 @@
 //! It is spoken to in the clear, or over TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certificates::Pair;
-
-/// Of a request's head; squid's own limit is 64 KiB.
-const MAX_HEAD: usize = 64 << 10;
+use crate::server::{acceptor, lock, read_head};
 
 /// What the proxy does with a `CONNECT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,13 +81,7 @@ impl ForwardProxy {
 
     /// From now on it speaks TLS with this certificate on new connections.
     pub fn certify(&self, pair: &Pair) {
-        let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
-            .expect("a pair");
-        *lock(&self.shared.tls) = Some(TlsAcceptor::from(Arc::new(config)));
+        *lock(&self.shared.tls) = Some(acceptor(pair));
     }
 
     /// Listens on loopback, at a port of the system's choice.
@@ -209,14 +197,7 @@ enum Outcome {
 
 /// Reads a request's head, and says what is to be done with it.
 async fn request<S: AsyncRead + Unpin>(stream: &mut S, shared: &Shared) -> Option<(Does, String)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-        if head.len() > MAX_HEAD {
-            return None;
-        }
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = read_head(stream).await?;
     let mut words = head.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut does = lock(&shared.does).clone();
@@ -296,9 +277,4 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], then: Outcome
         Ok(()) => then,
         Err(_) => Outcome::Over,
     }
-}
-
-/// What is behind these locks is replaced or appended to, so a poisoned one is used as it is.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,6 +9,8 @@
 //! - `pulls`: many hosts that pull one image
 //! - `collector`: a collector of OpenTelemetry, with the feature of that name
 //! - `forward`: a forward proxy between the proxy and the emulator
+//! - `server`: what both have in common
+//! - `wire`: requests as they go over a connection, byte for byte
 
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ mod log;
 mod process;
 mod program;
 pub mod pulls;
+mod server;
 mod setup;
 pub mod wire;
 

@@ -6,16 +6,12 @@ use std::sync::Arc;
 
 use acr_emulator::{Emulator, Pushed};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use oci::media_type::ManifestType;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-
-/// What an engine accepts.
-const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-                      application/vnd.docker.distribution.manifest.list.v2+json, \
-                      application/vnd.docker.distribution.manifest.v2+json\r\n";
 
 /// An image as clients name it; in the registry it is below `hub`.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +38,8 @@ impl Host {
     }
 
     async fn ask(&mut self, method: &str, path: &str) -> Answer {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: mirror\r\n{ACCEPT}\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: mirror\r\nAccept: {}\r\n\r\n", ManifestType::ACCEPT_OF_ENGINES);
         self.0.write_all(request.as_bytes()).await.expect("sent");
         let mut lines = Vec::new();
         loop {

@@ -30,6 +30,9 @@ pub enum Layers {
 }
 
 impl Layers {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Head, Self::Full];
+
     /// The name in flags and JSON.
     pub fn key(self) -> &'static str {
         match self {

@@ -117,6 +117,15 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
             "limits: {connections_per_client: 0}",
             "limits.connections_per_client: \"0\" is not a number of connections: use off, or a number from 1 to 100000".to_owned(),
         ),
+        // What somebody had written was changed in the sentence about it.
+        (
+            "limits: {connections_per_client: 'x: use a number'}",
+            "limits.connections_per_client: \"x: use a number\" is not a number of connections: use off, or a number from 1 to 100000".to_owned(),
+        ),
+        (
+            "limits: {concurrent_requests_per_client: 'x: use off'}",
+            "limits.concurrent_requests_per_client: \"x: use off\" is not a number of requests: use fair, off, or a number from 1 to 100000".to_owned(),
+        ),
         (
             "limits: {request_burst_per_client: 9}",
             "limits.request_burst_per_client: has no effect without requests_per_second_per_client: set that, or remove this".to_owned(),
@@ -130,6 +139,14 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
         let text = format!("upstream: {{domain: a.azurecr.io}}\n{setting}\n");
         assert_eq!(said(&text), [format!("config.yaml:2: {says}")]);
     }
+}
+
+/// No file had the name.
+#[test]
+fn what_an_editor_adds_to_the_path_of_the_ca_file_is_no_part_of_it() {
+    let text = "upstream: {domain: a.azurecr.io}\nca_file: \"\\uFEFF/etc/ca.pem\\n\"\n";
+    let config = load(text, Flags::default()).expect("a file");
+    assert_eq!(config.ca_file(), Some(Path::new("/etc/ca.pem")));
 }
 
 #[test]

@@ -52,6 +52,23 @@ async fn a_proxy_that_was_started_by_hand_is_taken_once_it_has_the_admin_listene
     }
 }
 
+/// It was "another program", because it refuses the request that was to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_refuses_this_host_was_another_program() {
+    let azure = testkit::azure().await;
+    for rules in ["access: {allow: [192.0.2.0/24]}", "limits: {requests_per_second_per_client: 1}"] {
+        let proxy = testkit::Setup::new(&azure).settings(rules).start();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["init", "--registry", "example.azurecr.io", "--prefix", "hub", "--skip", "try"]);
+        command.args(["--listen-address", &proxy.address().to_string()]).env_clear();
+        // Its rate is used up.
+        (0..100).for_each(|_| drop(testkit::wire::ask(proxy.address(), "GET /v2/", "")));
+        let (status, said) =
+            judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic"));
+        assert!(status == 1 && said.contains("another acr-cache-proxy, which does not say what it serves"), "{said}");
+    }
+}
+
 /// They looked at this machine.
 #[test]
 fn the_commands_that_are_named_at_the_end_look_at_the_tree() {
