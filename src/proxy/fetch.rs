@@ -101,7 +101,7 @@ impl Read {
                     return Ok(fetched);
                 }
                 // Its connection ends: who sends what is not the answer may have sent more of it.
-                Judged::Broken(_) if tries < TRIES => self.admitted.attempts.ask_again(),
+                Judged::Broken(_) if tries < TRIES => {}
                 Judged::Broken(how) if is_page => return Err(Trouble::Page(how).into_error()),
                 Judged::Broken(how) => return Err(Trouble::Broken(how).into_error()),
             }
@@ -217,8 +217,7 @@ impl Read {
         let (address, has_asked) = (attempts.address(), attempts.has_asked());
         let trip = Trip {
             address,
-            // It may have been told to ask for nothing.
-            tries: address.map_or(0, |_| attempts.count()),
+            tries: attempts.count(),
             asking: attempts.asking(),
             correlation: attempts.correlation().cloned(),
             storage: attempts.storage().map(|storage| storage.host().into()),

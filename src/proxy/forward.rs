@@ -92,6 +92,7 @@ pub(crate) async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
     admitted.attempts.ask();
     follow_move(upstream.way.addresses(), &admitted.attempts).await;
     let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way).into_error())?;
+    admitted.attempts.begin();
     Ok(Box::new(peer_of(connect, upstream.domain.server_name(), &mut admitted.attempts)))
 }
 

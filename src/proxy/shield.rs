@@ -192,7 +192,7 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
             Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_) | Trouble::Page(_), _) => None,
             _ => return Ok(found),
         };
-        if !retry::repeat_flight(session.req_header(), admitted, response.as_ref()) {
+        if !retry::repeat(session.req_header(), admitted, response.as_ref()) {
             return Ok(found);
         }
         retry::pause(&mut admitted.attempts).await;
