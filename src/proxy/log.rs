@@ -149,8 +149,6 @@ impl<'a> Line<'a> {
         let admitted = context.if_admitted();
         let attempts = admitted.map(|admitted| &admitted.attempts);
         let flown = context.flown();
-        let correlation =
-            attempts.and_then(|attempts| attempts.correlation()).or(flown.and_then(|trip| trip.correlation.as_ref()));
         let kind = match admitted {
             Some(admitted) => measure::kind_of(admitted.target.endpoint()).name(),
             // Of what is not admitted only `GET /v2/` is answered.
@@ -173,7 +171,7 @@ impl<'a> Line<'a> {
             trace: context.trace().map(Trace::id),
             storage: (attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()))
                 .or(flown.and_then(|trip| trip.storage.as_deref())),
-            correlation: correlation.map(|value| String::from_utf8_lossy(value.as_bytes())),
+            correlation: context.correlation(context.trouble()).map(|value| String::from_utf8_lossy(value.as_bytes())),
             ..Self::EMPTY
         }
     }
