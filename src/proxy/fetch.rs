@@ -170,16 +170,16 @@ impl Read {
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = body::read(&mut upstream, &response, limit).await;
-            let line = match &body {
-                Body::Whole(body) => {
-                    if let Some(pause) = probe::limited(admitted, &response, Some(body)) {
-                        // A 429 may name no time that can be read, and this proxy pauses all the same.
-                        response.insert_header(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()))?;
-                    }
-                    call::may_be_kept(admitted).then(|| Box::new((upstream, peer)))
-                }
+            let whole = match &body {
+                Body::Whole(body) => Some(&**body),
                 Body::BrokeOff | Body::TooLarge | Body::NoRoom => None,
             };
+            if let Some(pause) = probe::limited(admitted, &response, whole) {
+                // A 429 may name no time that can be read, and this proxy pauses all the same.
+                response.insert_header(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()))?;
+            }
+            let is_kept = whole.is_some() && call::may_be_kept(admitted);
+            let line = is_kept.then(|| Box::new((upstream, peer)));
             return Ok((Answer { asked, response, body }, line));
         }
     }

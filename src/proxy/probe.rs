@@ -65,7 +65,7 @@ pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
     }
 }
 
-/// The registry has answered, perhaps that it limits requests. `body` is `None` where it goes to the client unread. Returns the pause that
+/// The registry has answered, perhaps that it limits requests. `body` is `None` where it is not read, or not whole. Returns the pause that
 /// the answer asks for.
 pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) -> Option<Duration> {
     let destination = &admitted.destination;
