@@ -99,6 +99,7 @@ impl Health {
             success: count(&before.success),
             reads: count(&before.reads),
             cool_downs: count(&before.cool_downs),
+            stale: Stale::after(&before.stale),
             ..Self::new(domain, reads_per_minute)
         }
     }
@@ -208,11 +209,11 @@ impl Health {
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
-    /// `body` is `None` where it goes to the client unread. Returns the pause that the answer asks for, with which a client that gets it
+    /// `body` is `None` where it is not read, or not whole. Returns the pause that the answer asks for, with which a client that gets it
     /// comes back when those may who are refused meanwhile.
     ///
     /// The limit of a cache rule's source is not the registry's, and other rules are served. Its 429 names the rule, and has no
-    /// `Retry-After`; of an unread one nothing else tells.
+    /// `Retry-After`; without the body nothing else tells.
     pub(crate) fn limited(
         &self,
         call: Call,
@@ -432,5 +433,30 @@ impl Display for Cause<'_> {
             Self::Answer(error) => error.fmt(f),
             Self::Slow => f.write_str("the registry has not answered within a second"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method, header};
+    use oci::name::Repository;
+    use oci::request::Request;
+
+    use super::*;
+
+    /// `acr_cache_proxy_stale_answers_total` fell to 0 when the egress was changed.
+    #[test]
+    fn a_counter_began_anew_when_a_registry_was_reached_in_another_way() {
+        let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, "/v2/a/manifests/1", None) else { panic!("a pull") };
+        let target = Target::new(&pull, &Repository::new("hub", false, pull.name.as_str()));
+        let domain = Domain::parse("example.azurecr.io").expect("a domain");
+        let limit = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static("5"))]);
+        let before = Health::new(&domain, None);
+        before.read(true);
+        before.limited(Call::Manifest, StatusCode::TOO_MANY_REQUESTS, &limit, None);
+        before.answered_stale(&target, None, None);
+        let after = Health::in_place_of(&before, &domain, None);
+        assert_eq!((after.reads(), after.cool_downs(), after.stale_answers()), (1, 1, 1));
+        assert_eq!((after.pause_left(Call::Manifest), after.trouble()), (Duration::ZERO, None));
     }
 }
