@@ -269,7 +269,7 @@ impl ProxyHttp for Proxy {
         _: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
-        forward::connected(socket, context.admitted()?, probe::is_slow);
+        forward::connected(socket, context.admitted()?, probe::slow);
         Ok(())
     }
 

@@ -231,7 +231,7 @@ impl Health {
         }
         if let Some((pause, is_new)) = self.cool_down.answered(call, status, pause) {
             self.cool_downs.fetch_add(1, Ordering::Relaxed);
-            self.limit_is_over(self.limited.pause_begins(call, pause, is_new));
+            self.tell_over(self.limited.pause_begins(call, pause, is_new));
             if is_new {
                 let (status, calls, seconds) = (status.as_u16(), call.plural(), pause.as_secs());
                 warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
@@ -240,7 +240,7 @@ impl Health {
         CoolDown::wanted(status, pause)
     }
 
-    fn limit_is_over(&self, over: impl IntoIterator<Item = limited::Over>) {
+    fn tell_over(&self, over: impl IntoIterator<Item = limited::Over>) {
         for over in over {
             info!("acr {}: {over}", self.name);
         }
@@ -249,7 +249,7 @@ impl Health {
     /// Tells the log what has ended by itself: a limit, and a time of waits for the budget. No request ends these, for none may come.
     /// Called every few seconds.
     pub(crate) fn look(&self) {
-        self.limit_is_over(self.limited.over());
+        self.tell_over(self.limited.over());
         if let Some(over) = self.held.over() {
             info!("acr {}: its reads a minute suffice again: {over}", self.name);
         }
@@ -281,7 +281,7 @@ impl Health {
     }
 
     /// Waits until the registry is known to be down; returns why.
-    pub(crate) async fn is_known_down(&self) -> Arc<Trouble> {
+    pub(crate) async fn until_down(&self) -> Arc<Trouble> {
         self.breaker.opens().await
     }
 

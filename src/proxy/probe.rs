@@ -83,13 +83,13 @@ pub(crate) async fn within<T>(limit: Duration, admitted: &Admitted, response: im
         return Some(response);
     }
     if admitted.attempts.storage().is_none() {
-        is_slow(&admitted.destination);
+        slow(&admitted.destination);
     }
     timeout(limit.saturating_sub(SLOW), response).await.ok()
 }
 
 /// A response has taken longer than [`SLOW`].
-pub(crate) fn is_slow(destination: &Destination) {
+pub(crate) fn slow(destination: &Destination) {
     suspect(destination, false);
 }
 

@@ -142,7 +142,7 @@ impl RouteTable {
         });
         let is_used = routes.iter().any(|route| route.destination.kept.is_some());
         let memory = config.cache().filter(|_| is_used).map_or(0, |settings| settings.memory);
-        room::is_beside_cache_of(memory);
+        room::set_cache_memory(memory);
         if let Some(cache) = self.cache.get() {
             // Without a cache, what was in it is not to take memory.
             cache.set_memory(memory);
