@@ -26,23 +26,23 @@ use crate::token::Bearer;
 
 mod aside;
 mod breaker;
-mod cool_down;
 mod held;
 mod limited;
+mod pause;
 mod place;
 mod stale;
 mod turn;
 
 use aside::Aside;
 use breaker::Breaker;
-use cool_down::CoolDown;
 use held::HeldBack;
 use limited::Limited;
+use pause::Pauses;
 use place::Places;
 use stale::{Object, Stale};
 use turn::{Budget, MAX_WAIT};
 
-pub(crate) use cool_down::Call;
+pub(crate) use pause::Call;
 
 /// Clients can cause as many refusals as they like. To look through a full cache takes a few milliseconds.
 const LOOKS: Duration = Duration::from_millis(100);
@@ -55,11 +55,11 @@ pub(crate) struct Health {
     /// Milliseconds from then to the last answer of the registry's that was one; 0 before the first.
     success: AtomicU64,
     reads: AtomicU64,
-    cool_downs: AtomicU64,
+    pause_count: AtomicU64,
     /// As `success`: when what is kept was last looked through because a client's request was refused.
     looked: AtomicU64,
     breaker: Breaker,
-    cool_down: CoolDown,
+    pauses: Pauses,
     limited: Limited,
     places: Places,
     /// Replaced when settings are read again.
@@ -78,10 +78,10 @@ impl Health {
             since: Instant::now(),
             success: AtomicU64::new(0),
             reads: AtomicU64::new(0),
-            cool_downs: AtomicU64::new(0),
+            pause_count: AtomicU64::new(0),
             looked: AtomicU64::new(0),
             breaker: Breaker::default(),
-            cool_down: CoolDown::default(),
+            pauses: Pauses::default(),
             limited: Limited::default(),
             places: Places::default(),
             budget: ArcSwapOption::new(reads_per_minute.map(Budget::new).map(Arc::new)),
@@ -98,7 +98,7 @@ impl Health {
             since: before.since,
             success: count(&before.success),
             reads: count(&before.reads),
-            cool_downs: count(&before.cool_downs),
+            pause_count: count(&before.pause_count),
             stale: Stale::after(&before.stale),
             ..Self::new(domain, reads_per_minute)
         }
@@ -148,13 +148,13 @@ impl Health {
     }
 
     /// How often the registry has asked for a pause.
-    pub(crate) fn cool_downs(&self) -> u64 {
-        self.cool_downs.load(Ordering::Relaxed)
+    pub(crate) fn pauses(&self) -> u64 {
+        self.pause_count.load(Ordering::Relaxed)
     }
 
     /// What is left of the pause of these calls.
     pub(crate) fn pause_left(&self, call: Call) -> Duration {
-        self.cool_down.pause(call).map_or(Duration::ZERO, |pause| pause.until.saturating_duration_since(Instant::now()))
+        self.pauses.of(call).map_or(Duration::ZERO, |pause| pause.until.saturating_duration_since(Instant::now()))
     }
 
     /// The reads a minute that the settings allow, and how long one that came now would wait for its turn.
@@ -229,15 +229,15 @@ impl Health {
         if is_others {
             return None;
         }
-        if let Some((pause, is_new)) = self.cool_down.answered(call, status, pause) {
-            self.cool_downs.fetch_add(1, Ordering::Relaxed);
+        if let Some((pause, is_new)) = self.pauses.answered(call, status, pause) {
+            self.pause_count.fetch_add(1, Ordering::Relaxed);
             self.tell_over(self.limited.pause_begins(call, pause, is_new));
             if is_new {
                 let (status, calls, seconds) = (status.as_u16(), call.plural(), pause.as_secs());
                 warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
             }
         }
-        CoolDown::wanted(status, pause)
+        Pauses::wanted(status, pause)
     }
 
     fn tell_over(&self, over: impl IntoIterator<Item = limited::Over>) {
@@ -290,7 +290,7 @@ impl Health {
         if let Some(cause) = self.breaker.down() {
             return Err(Trouble::Down(cause));
         }
-        match self.cool_down.pause(call) {
+        match self.pauses.of(call) {
             Some(pause) => Err(Trouble::Limited(pause.status, pause.until)),
             None => Ok(()),
         }
@@ -456,7 +456,7 @@ mod tests {
         before.limited(Call::Manifest, StatusCode::TOO_MANY_REQUESTS, &limit, None);
         before.answered_stale(&target, None, None);
         let after = Health::in_place_of(&before, &domain, None);
-        assert_eq!((after.reads(), after.cool_downs(), after.stale_answers()), (1, 1, 1));
+        assert_eq!((after.reads(), after.pauses(), after.stale_answers()), (1, 1, 1));
         assert_eq!((after.pause_left(Call::Manifest), after.trouble()), (Duration::ZERO, None));
     }
 }
