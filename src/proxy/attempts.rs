@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use super::blob::redirect::Storage;
 use super::trace::Trace;
-use crate::net::addresses::Attempt;
+use crate::net::addresses::Connect;
 use crate::token::Bearer;
 
 /// How often a request tries to connect to a host, each time to all addresses that are known.
@@ -51,7 +51,7 @@ pub(crate) struct Attempts {
     /// The next try begins after this.
     pause: Duration,
     /// The address of the last try.
-    connect: Option<Arc<Attempt>>,
+    connect: Option<Arc<Connect>>,
     correlation: Option<HeaderValue>,
     /// The request has had its turn, and has not gone out since.
     has_turn: bool,
@@ -165,12 +165,12 @@ impl Attempts {
     }
 
     /// The next try connects by this.
-    pub(crate) fn connect_by(&mut self, connect: Arc<Attempt>) {
+    pub(crate) fn connect_by(&mut self, connect: Arc<Connect>) {
         self.connect = Some(connect);
     }
 
     /// How the last try connected.
-    pub(crate) fn connect(&self) -> Option<&Attempt> {
+    pub(crate) fn connect(&self) -> Option<&Connect> {
         self.connect.as_deref()
     }
 

@@ -8,7 +8,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::range;
 use super::redirect::Storage;
 use crate::answer::{self, CORRELATION_ID, DIGEST};
-use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
+use crate::net::addresses::{Connect, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
 use crate::proxy::forward;
@@ -42,7 +42,7 @@ pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) 
     let way = upstream.egress.way((host, port), || upstream.storage_names.get(host, port));
     forward::follow_move(way.addresses(), attempts).await;
     let resolved = way.addresses().resolve(LOOKUP_LIMIT.min(attempts.time_left())).await;
-    let Some(connect) = Attempt::new(&way) else {
+    let Some(connect) = Connect::new(&way) else {
         let cause = match (way.unresolved(), resolved) {
             (Some(no_tunnel), _) => no_tunnel.to_string(),
             (None, resolved) => resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string()),
