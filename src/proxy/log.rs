@@ -149,12 +149,6 @@ impl<'a> Line<'a> {
         let admitted = context.if_admitted();
         let attempts = admitted.map(|admitted| &admitted.attempts);
         let flown = context.flown();
-        let kind = match admitted {
-            Some(admitted) => measure::kind_of(admitted.target.endpoint()).name(),
-            // Of what is not admitted only `GET /v2/` is answered.
-            None if context.status() == 200 => Kind::Ping.name(),
-            None => "",
-        };
         let asking = context.asking();
         Self {
             status: context.status(),
@@ -164,7 +158,7 @@ impl<'a> Line<'a> {
             upstream: attempts.and_then(|attempts| attempts.address()).or(flown.and_then(|trip| trip.address)),
             tries: context.tries(),
             route: admitted.map_or("", |admitted| admitted.destination.route.as_str()),
-            kind,
+            kind: measure::kind(context).map_or("", Kind::name),
             first_byte: context.first_byte(),
             asking: (!asking.is_zero()).then_some(asking),
             cached: context.cached(),
