@@ -85,7 +85,8 @@ fn the_reason_is_the_last_field_of_a_line() {
 #[test]
 fn the_line_lacked_the_id_by_which_the_client_was_told_of_a_token_call() {
     const ID: &str = "11111111-2222-3333-4444-555555555555";
-    let failure = Failure { correlation: Some(HeaderValue::from_static(ID)), ..Failure::new(Hop::Token, String::new()) };
+    let failure =
+        Failure { correlation: Some(HeaderValue::from_static(ID)), ..Failure::new(Hop::Token, String::new()) };
     let (failure, retry_after) = (Some(Arc::new(failure)), Duration::from_secs(1));
     let mut context = Context::new(&Limit::new("requests", 1));
     context.fail(Some(Trouble::NoToken(Unavailable { failure, retry_after, is_repositorys: false })));
