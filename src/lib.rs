@@ -89,7 +89,7 @@
 //!     connections                    these connections, kept from one call to the next
 //!     health                         how each registry does: what is asked of it, and what follows from its failures
 //!       breaker, stale                 whether it is known to be down; since when stale answers stand in
-//!       cool_down, limited, turn       the pause that it asks for, and when that is over; how many requests a minute go out
+//!       pause, limited, turn           the pause that it asks for, and when that is over; how many requests a minute go out
 //!       place                          how many at once, and whose turn is next
 //!       held                           since when its budget holds requests back
 //!       aside                          what of its storage is not asked for by this proxy for a while

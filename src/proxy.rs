@@ -234,7 +234,7 @@ impl ProxyHttp for Proxy {
         match storage::peer(admitted).await? {
             Some(peer) => Ok(peer),
             None => {
-                if admitted.attempts.count() > 1 {
+                if admitted.attempts.count() > 0 {
                     // What has failed may have shown that it is down.
                     admitted.destination.may_ask(admitted.target.endpoint()).map_err(Trouble::into_error)?;
                 }
@@ -269,7 +269,7 @@ impl ProxyHttp for Proxy {
         _: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
-        forward::connected(socket, context.admitted()?, probe::is_slow);
+        forward::connected(socket, context.admitted()?, probe::slow);
         Ok(())
     }
 

@@ -82,7 +82,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let mut server = pingora(threads, shares.pool, bundle.path());
     let (meters, began) = (Arc::new(Meters::default()), Instant::now());
     let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server.configuration)), shares.pool);
-    let (table, mut upkeep) = RouteTable::new(roots.clone(), calls, &meters);
+    let (mut table, mut upkeep) = RouteTable::new(roots.clone(), calls, &meters);
     table.replace(config)?;
     server.bootstrap();
 

@@ -50,7 +50,7 @@ fn registry(upstream: &Upstream) -> Value {
         "domain": upstream.domain.authority(),
         "down": health.is_down(),
         "identity": super::health::identity(upstream),
-        "pauses": health.cool_downs(),
+        "pauses": health.pauses(),
         "reads": health.reads(),
         "stale": health.stale_answers(),
     })

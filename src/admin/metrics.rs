@@ -283,7 +283,7 @@ fn registries(state: &State) -> Vec<Samples> {
         failing.add(&[&name], longest.as_secs_f64());
         repositories.add(&[&name], tokens.iter().map(|tokens| tokens.repositories).sum::<usize>());
         down.add(&[&name], health.iter().any(|health| health.is_down()));
-        pauses.add(&[&name], health.iter().map(|health| health.cool_downs()).sum::<u64>());
+        pauses.add(&[&name], health.iter().map(|health| health.pauses()).sum::<u64>());
         for call in Call::ALL {
             let left = health.iter().map(|health| health.pause_left(call)).max().unwrap_or_default();
             pause_left.add(&[&name, call.plural()], left.as_secs_f64());

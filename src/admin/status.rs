@@ -114,7 +114,7 @@ fn registry(state: &State, upstream: &Arc<Upstream>, failures: &[Failure]) -> Va
         "last_failure": last_failure.map(|failure| json!({"at": unix(failure.at), "error": failure.error})),
         "down": health.why_down().map(|cause| cause.to_string()),
         "paused": paused.collect::<Vec<_>>(),
-        "pauses": health.cool_downs(),
+        "pauses": health.pauses(),
         "stale": health.stale_answers(),
         "budget": health.budget().map(|(limit, wait)| json!({"reads_per_minute": limit, "wait_seconds": seconds(wait)})),
     });

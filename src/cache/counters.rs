@@ -74,7 +74,8 @@ impl Counters {
         [&self.misses, &self.collapsed, &self.stale].map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Requests for which no registry was asked. Only grows, as a counter of metrics has to.
+    /// Requests for which no registry was asked by the cache. Only grows, as a counter of metrics has to, so what has passed then,
+    /// because its client does not accept the type, is not taken off.
     pub(crate) fn saved(&self) -> u64 {
         let hits = Kind::ALL.iter().map(|kind| self.hits(*kind)).sum::<u64>();
         let rest = [&self.collapsed, &self.stale_unasked].map(|counter| counter.load(Ordering::Relaxed));

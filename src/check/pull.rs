@@ -100,7 +100,7 @@ impl Pull<'_> {
         };
         let storage = storage?;
         let upstream = &self.route.destination.upstream;
-        let (host, port) = (storage.host().to_owned(), storage.port());
+        let (host, port) = (storage.host().to_owned(), storage.domain().port());
         let way = upstream.egress.way((&host, port), || upstream.storage_names.get(&host, port));
         let name = oci::authority::without_brackets(&host);
         let there = Server { way: &way, name, is_storage: true, only_warns: self.is_clients_matter() };
@@ -214,7 +214,7 @@ impl Pull<'_> {
                 answer.status.as_u16()
             )));
         };
-        let text = format!("redirected to {}", storage.authority());
+        let text = format!("redirected to {}", storage.domain().authority());
         Ok(Works::new(Some(storage), text))
     }
 

@@ -10,7 +10,7 @@ use super::certificate;
 use super::report::{Hop, Value};
 use super::steps::{Finding, Steps, Works};
 use crate::net::NO_CONNECTION;
-use crate::net::addresses::{Attempt, Way};
+use crate::net::addresses::{Connect, Way};
 use crate::net::trust::TrustRoots;
 use crate::net::tunnel::Why;
 use crate::proxy::Trouble;
@@ -88,8 +88,8 @@ impl Server<'_> {
 
     async fn connect(&self) -> Result<Works<Stream>, Finding> {
         let storage = self.is_storage.then_some(self.name);
-        let attempt = Attempt::new(self.way).ok_or_else(|| self.failed(Trouble::unresolved(self.way).to_string()))?;
-        let stream = attempt.connect(&PeerAddr::Inet(attempt.first())).await.map_err(|error| {
+        let connect = Connect::new(self.way).ok_or_else(|| self.failed(Trouble::unresolved(self.way).to_string()))?;
+        let stream = connect.connect(&PeerAddr::Inet(connect.first())).await.map_err(|error| {
             let addresses: Vec<_> = self.way.addresses().all().iter().map(ToString::to_string).collect();
             self.failed(match Trouble::of_call(&error.into_up(), storage) {
                 Trouble::Unreachable(cause) => format!("{NO_CONNECTION}: {cause}: {}", addresses.join(", ")),
@@ -100,7 +100,7 @@ impl Server<'_> {
             })
         })?;
         let text = match self.way.tunnel() {
-            None => attempt.address().to_string(),
+            None => connect.address().to_string(),
             Some(tunnel) => format!("a tunnel by {}, of {}", tunnel.proxy().name, tunnel.proxy().setting),
         };
         Ok(Works::new(stream, text))

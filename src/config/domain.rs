@@ -1,4 +1,4 @@
-//! The login server of a cache registry.
+//! The login server of a cache registry, or where its blobs are.
 
 use http::HeaderValue;
 use oci::authority;
@@ -9,7 +9,7 @@ const DEFAULT_PORT: u16 = 443;
 const MAX_HOST: usize = 253;
 const MAX_LABEL: usize = 63;
 
-/// A registry's login server: a host name or address, and a port.
+/// A server that is asked by HTTPS, a registry's login server or a storage: a host name or address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Domain {
     host: String,
@@ -35,9 +35,14 @@ impl Domain {
         if authority::ip(host).is_none() && !is_host_name(host) {
             return wrong("is not a host name: use the login server");
         }
+        Ok(Self::of(host, port))
+    }
+
+    /// Of a host, an IPv6 address in brackets, and a port.
+    pub(crate) fn of(host: &str, port: u16) -> Self {
         let host = host.to_ascii_lowercase();
         let authority = if port == DEFAULT_PORT { host.clone() } else { format!("{host}:{port}") };
-        Ok(Self { host, port, authority })
+        Self { host, port, authority }
     }
 
     /// The host, an IPv6 address in brackets.

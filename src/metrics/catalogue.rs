@@ -113,7 +113,7 @@ catalogue! {
     CACHE_PASSED = Counter "acr_cache_proxy_cache_passed" ["reason"]
         "Requests that went to the registry by themselves, by reason (kind, accept, full, answer, fault)";
     CACHE_SAVED = Counter "acr_cache_proxy_cache_reads_saved" []
-        "Requests for which no registry was asked: hits, collapsed ones, and stale ones that cost no read";
+        "Requests for which no registry was asked: hits, collapsed ones, and stale ones that cost no read; also those that then passed because their client does not accept the type";
     FLIGHTS = Gauge "acr_cache_proxy_cache_flights" []
         "Reads under way whose answers will be shared, those that wait for their turn or for a token included";
 

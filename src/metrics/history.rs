@@ -20,7 +20,7 @@ pub(crate) struct Point {
     pub at: u64,
     /// Requests a second.
     pub rate: f64,
-    /// Of these, answered with 5xx or 429, or not at all.
+    /// Of these, those that failed, by [`Status::is_failure`].
     pub failed: f64,
     /// The time to the first byte that half of the requests needed at most, in seconds; `None` without any.
     pub median: Option<f64>,
@@ -33,7 +33,7 @@ pub(crate) struct Point {
 pub(crate) struct Sum {
     /// All of them.
     pub requests: u64,
-    /// Answered with 5xx or 429, or not at all.
+    /// Those that failed, by [`Status::is_failure`].
     pub failed: u64,
     /// Answered from memory.
     pub hits: u64,

@@ -34,7 +34,7 @@ mod table;
 mod way;
 
 pub(crate) use call::{Resolver, Single};
-pub(crate) use connect::Attempt;
+pub(crate) use connect::Connect;
 #[cfg(any(feature = "bench", feature = "demo"))]
 pub(crate) use lookup::system as system_lookup;
 pub(crate) use lookup::{LOOKUP_LIMIT, Lookup};

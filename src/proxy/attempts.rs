@@ -1,5 +1,5 @@
-//! What changes from one try of a request to the next: its token, how often it was sent, where it goes, how much time
-//! is left.
+//! What changes from one try of a request to the next: its token, how often the registry was tried, where it goes, how
+//! much time is left.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use super::blob::redirect::Storage;
 use super::trace::Trace;
-use crate::net::addresses::Attempt;
+use crate::net::addresses::Connect;
 use crate::token::Bearer;
 
 /// How often a request tries to connect to a host, each time to all addresses that are known.
@@ -28,6 +28,8 @@ const MIN_HEADER_LIMIT: Duration = Duration::from_secs(2);
 /// The tries of one request, and what the next one goes with.
 pub(crate) struct Attempts {
     started: Instant,
+    /// How often the registry was tried, connects that failed included.
+    count: usize,
     bearer: Option<Arc<Bearer>>,
     /// A 401 was answered with a renewed token.
     renewed: bool,
@@ -40,8 +42,6 @@ pub(crate) struct Attempts {
     /// Failed connects, to the registry and to storage.
     registry_connects: usize,
     storage_connects: usize,
-    /// How often the request was sent again after a connection that broke or a response that may be temporary.
-    replays: u32,
     /// The one replay after a connection that broke is used up. Registry and storage have one each.
     is_replayed: bool,
     /// The next try takes no pooled connection.
@@ -51,7 +51,7 @@ pub(crate) struct Attempts {
     /// The next try begins after this.
     pause: Duration,
     /// The address of the last try.
-    connect: Option<Arc<Attempt>>,
+    connect: Option<Arc<Connect>>,
     correlation: Option<HeaderValue>,
     /// The request has had its turn, and has not gone out since.
     has_turn: bool,
@@ -72,6 +72,7 @@ impl Attempts {
     pub(crate) fn new(started: Instant) -> Self {
         Self {
             started,
+            count: 0,
             bearer: None,
             renewed: false,
             has_repository_token: false,
@@ -79,7 +80,6 @@ impl Attempts {
             is_located_again: false,
             registry_connects: 0,
             storage_connects: 0,
-            replays: 0,
             is_replayed: false,
             needs_fresh: false,
             repeats: 0,
@@ -103,6 +103,16 @@ impl Attempts {
     /// The trace, which the registry is told.
     pub(crate) fn trace(&self) -> Option<&Trace> {
         self.trace.as_ref()
+    }
+
+    /// A try of the registry begins, which has an address.
+    pub(crate) fn begin(&mut self) {
+        self.count += 1;
+    }
+
+    /// How often the registry was tried, as the request's line in the log has it.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// The registry is asked from now on, the connect included.
@@ -155,12 +165,12 @@ impl Attempts {
     }
 
     /// The next try connects by this.
-    pub(crate) fn connect_by(&mut self, connect: Arc<Attempt>) {
+    pub(crate) fn connect_by(&mut self, connect: Arc<Connect>) {
         self.connect = Some(connect);
     }
 
     /// How the last try connected.
-    pub(crate) fn connect(&self) -> Option<&Attempt> {
+    pub(crate) fn connect(&self) -> Option<&Connect> {
         self.connect.as_deref()
     }
 
@@ -194,7 +204,6 @@ impl Attempts {
 
     /// The request is sent again after a connection that broke: on a new one, or on a pooled one that is known to be newer.
     pub(crate) fn replay(&mut self, on_new_connection: bool) {
-        self.replays += 1;
         self.is_replayed = true;
         self.needs_fresh = on_new_connection;
     }
@@ -204,21 +213,14 @@ impl Attempts {
         self.needs_fresh
     }
 
-    /// The answer was not whole, and the request is sent again.
-    pub(crate) fn ask_again(&mut self) {
-        self.replays += 1;
-    }
-
     /// How long the next repeat would wait, if there is one left and there is time for it.
     pub(crate) fn next_repeat(&self) -> Option<Duration> {
         REPEATS.get(self.repeats).copied().filter(|pause| self.time_left() > *pause)
     }
 
-    /// The request is sent again after `pause`. A response that caused it counts as a try of its own; a connection that
-    /// broke or was not made is counted where it is noticed.
-    pub(crate) fn repeat(&mut self, pause: Duration, is_answered: bool) {
+    /// The request is sent again after `pause`.
+    pub(crate) fn repeat(&mut self, pause: Duration) {
         self.repeats += 1;
-        self.replays += u32::from(is_answered);
         self.pause = pause;
     }
 
@@ -282,14 +284,6 @@ impl Attempts {
     /// Sets the id, or takes back that of an earlier response.
     pub(crate) fn set_correlation(&mut self, correlation: Option<HeaderValue>) {
         self.correlation = correlation;
-    }
-
-    /// How often the request went out to the registry, as its line in the log has it.
-    pub(crate) fn count(&self) -> usize {
-        1 + self.registry_connects
-            + self.replays as usize
-            + usize::from(self.renewed)
-            + usize::from(self.has_repository_token)
     }
 
     /// Whether there is time for another try.

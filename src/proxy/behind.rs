@@ -3,11 +3,11 @@
 use pingora_core::{Error, ErrorType};
 
 use super::fail::reason;
-use crate::net::addresses::Attempt;
+use crate::net::addresses::Connect;
 use crate::net::tunnel::{NoTunnel, Why};
 
 /// The same error of a connection that was to be made, or has broken. If it went through a tunnel, that becomes the cause.
-pub(crate) fn told(error: Box<Error>, connect: &Attempt) -> Box<Error> {
+pub(crate) fn told(error: Box<Error>, connect: &Connect) -> Box<Error> {
     let is_told = NoTunnel::of(&error).is_some() || matches!(error.etype(), ErrorType::InternalError);
     match connect.tunnel() {
         Some(tunnel) if !is_told => {

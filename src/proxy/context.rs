@@ -347,8 +347,13 @@ impl Context {
         self.trip = Some(trip);
     }
 
-    /// How often the registry was asked by all flights that the request has started.
-    pub(crate) fn flown_tries(&self) -> usize {
+    /// How often the registry was tried, by the request itself and by all flights that it has started.
+    pub(crate) fn tries(&self) -> usize {
+        let own = self.admitted.as_ref().map_or(0, |admitted| admitted.attempts.count());
+        own + self.flown_tries()
+    }
+
+    fn flown_tries(&self) -> usize {
         self.earlier_tries + self.flown().map_or(0, |trip| trip.tries)
     }
 

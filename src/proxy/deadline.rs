@@ -94,7 +94,7 @@ pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
     let both = poll_fn(|context| {
         let polled = request.as_mut().poll(context);
         if polled.is_pending() {
-            WATCH.with(|watch| watch.poll(timer.as_mut(), down.as_mut(), is_down, context));
+            WATCH.with(|watch| watch.poll(timer.as_mut(), down.as_mut(), until_down, context));
         }
         polled
     });
@@ -102,8 +102,8 @@ pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
 }
 
 /// Waits until the registry is known to be down.
-async fn is_down(Registry { destination, when_slow }: Registry) -> Arc<Trouble> {
-    let mut down = pin!(destination.upstream.health.is_known_down());
+async fn until_down(Registry { destination, when_slow }: Registry) -> Arc<Trouble> {
+    let mut down = pin!(destination.upstream.health.until_down());
     match pingora_timeout::timeout(SLOW, &mut down).await {
         Ok(cause) => cause,
         Err(_) => {
@@ -136,12 +136,12 @@ pub(crate) fn end() -> Option<Why> {
 }
 
 impl Watch {
-    /// The request waits: may it? `down` is the wait until the registry `is_down`.
+    /// The request waits: may it? `down` is the wait that `until_down` makes for the registry.
     fn poll<D: Future<Output = Arc<Trouble>>>(
         &self,
         mut timer: Pin<&mut Option<Sleep>>,
         mut down: Pin<&mut Option<D>>,
-        is_down: fn(Registry) -> D,
+        until_down: fn(Registry) -> D,
         context: &mut Context<'_>,
     ) {
         let mut state = self.0.borrow_mut();
@@ -151,7 +151,7 @@ impl Watch {
             return;
         };
         if std::mem::take(&mut header.is_new) {
-            down.set(header.registry.take().map(is_down));
+            down.set(header.registry.take().map(until_down));
         }
         let why = if let Some(Poll::Ready(cause)) = down.as_mut().as_pin_mut().map(|down| down.poll(context)) {
             Why::Down(cause)

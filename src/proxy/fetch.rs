@@ -101,7 +101,7 @@ impl Read {
                     return Ok(fetched);
                 }
                 // Its connection ends: who sends what is not the answer may have sent more of it.
-                Judged::Broken(_) if tries < TRIES => self.admitted.attempts.ask_again(),
+                Judged::Broken(_) if tries < TRIES => {}
                 Judged::Broken(how) if is_page => return Err(Trouble::Page(how).into_error()),
                 Judged::Broken(how) => return Err(Trouble::Broken(how).into_error()),
             }
@@ -170,16 +170,16 @@ impl Read {
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = body::read(&mut upstream, &response, limit).await;
-            let line = match &body {
-                Body::Whole(body) => {
-                    if let Some(pause) = probe::limited(admitted, &response, Some(body)) {
-                        // A 429 may name no time that can be read, and this proxy pauses all the same.
-                        response.insert_header(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()))?;
-                    }
-                    call::may_be_kept(admitted).then(|| Box::new((upstream, peer)))
-                }
+            let whole = match &body {
+                Body::Whole(body) => Some(&**body),
                 Body::BrokeOff | Body::TooLarge | Body::NoRoom => None,
             };
+            if let Some(pause) = probe::limited(admitted, &response, whole) {
+                // A 429 may name no time that can be read, and this proxy pauses all the same.
+                response.insert_header(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()))?;
+            }
+            let is_kept = whole.is_some() && call::may_be_kept(admitted);
+            let line = is_kept.then(|| Box::new((upstream, peer)));
             return Ok((Answer { asked, response, body }, line));
         }
     }
@@ -217,8 +217,7 @@ impl Read {
         let (address, has_asked) = (attempts.address(), attempts.has_asked());
         let trip = Trip {
             address,
-            // It may have been told to ask for nothing.
-            tries: address.map_or(0, |_| attempts.count()),
+            tries: attempts.count(),
             asking: attempts.asking(),
             correlation: attempts.correlation().cloned(),
             storage: attempts.storage().map(|storage| storage.host().into()),

@@ -20,7 +20,7 @@ use super::relay::{bounds, framing};
 use super::trace::Trace;
 use super::{authorize, deadline, epoch, foreign, hop_by_hop, retry};
 use crate::browser;
-use crate::net::addresses::{Addresses, Attempt, keepalive};
+use crate::net::addresses::{Addresses, Connect, keepalive};
 use crate::net::tunnel::Tunnel;
 
 /// Where all addresses have failed, the time for DNS to say that the host has moved.
@@ -91,7 +91,8 @@ pub(crate) async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
     let upstream = &admitted.destination.upstream;
     admitted.attempts.ask();
     follow_move(upstream.way.addresses(), &admitted.attempts).await;
-    let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way).into_error())?;
+    let connect = Connect::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way).into_error())?;
+    admitted.attempts.begin();
     Ok(Box::new(peer_of(connect, upstream.domain.server_name(), &mut admitted.attempts)))
 }
 
@@ -106,9 +107,9 @@ pub(crate) async fn follow_move(addresses: &Arc<Addresses>, attempts: &Attempts)
 }
 
 /// A peer that connects by `connect`, with limits on every wait.
-pub(crate) fn peer_of(connect: Arc<Attempt>, server_name: &str, attempts: &mut Attempts) -> HttpPeer {
+pub(crate) fn peer_of(connect: Arc<Connect>, server_name: &str, attempts: &mut Attempts) -> HttpPeer {
     let mut peer = HttpPeer::new(connect.of_socket(), true, server_name.to_owned());
-    peer.options.custom_l4 = Some(Arc::<Attempt>::clone(&connect));
+    peer.options.custom_l4 = Some(Arc::<Connect>::clone(&connect));
     peer.group_key = epoch::current(connect.first(), connect.tunnel().map_or(0, Tunnel::id));
     attempts.connect_by(connect);
     limit(&mut peer, attempts);

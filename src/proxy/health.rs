@@ -26,23 +26,23 @@ use crate::token::Bearer;
 
 mod aside;
 mod breaker;
-mod cool_down;
 mod held;
 mod limited;
+mod pause;
 mod place;
 mod stale;
 mod turn;
 
 use aside::Aside;
 use breaker::Breaker;
-use cool_down::CoolDown;
 use held::HeldBack;
 use limited::Limited;
+use pause::Pauses;
 use place::Places;
 use stale::{Object, Stale};
 use turn::{Budget, MAX_WAIT};
 
-pub(crate) use cool_down::Call;
+pub(crate) use pause::Call;
 
 /// Clients can cause as many refusals as they like. To look through a full cache takes a few milliseconds.
 const LOOKS: Duration = Duration::from_millis(100);
@@ -55,11 +55,11 @@ pub(crate) struct Health {
     /// Milliseconds from then to the last answer of the registry's that was one; 0 before the first.
     success: AtomicU64,
     reads: AtomicU64,
-    cool_downs: AtomicU64,
+    pause_count: AtomicU64,
     /// As `success`: when what is kept was last looked through because a client's request was refused.
     looked: AtomicU64,
     breaker: Breaker,
-    cool_down: CoolDown,
+    pauses: Pauses,
     limited: Limited,
     places: Places,
     /// Replaced when settings are read again.
@@ -78,10 +78,10 @@ impl Health {
             since: Instant::now(),
             success: AtomicU64::new(0),
             reads: AtomicU64::new(0),
-            cool_downs: AtomicU64::new(0),
+            pause_count: AtomicU64::new(0),
             looked: AtomicU64::new(0),
             breaker: Breaker::default(),
-            cool_down: CoolDown::default(),
+            pauses: Pauses::default(),
             limited: Limited::default(),
             places: Places::default(),
             budget: ArcSwapOption::new(reads_per_minute.map(Budget::new).map(Arc::new)),
@@ -98,7 +98,8 @@ impl Health {
             since: before.since,
             success: count(&before.success),
             reads: count(&before.reads),
-            cool_downs: count(&before.cool_downs),
+            pause_count: count(&before.pause_count),
+            stale: Stale::after(&before.stale),
             ..Self::new(domain, reads_per_minute)
         }
     }
@@ -147,13 +148,13 @@ impl Health {
     }
 
     /// How often the registry has asked for a pause.
-    pub(crate) fn cool_downs(&self) -> u64 {
-        self.cool_downs.load(Ordering::Relaxed)
+    pub(crate) fn pauses(&self) -> u64 {
+        self.pause_count.load(Ordering::Relaxed)
     }
 
     /// What is left of the pause of these calls.
     pub(crate) fn pause_left(&self, call: Call) -> Duration {
-        self.cool_down.pause(call).map_or(Duration::ZERO, |pause| pause.until.saturating_duration_since(Instant::now()))
+        self.pauses.of(call).map_or(Duration::ZERO, |pause| pause.until.saturating_duration_since(Instant::now()))
     }
 
     /// The reads a minute that the settings allow, and how long one that came now would wait for its turn.
@@ -208,11 +209,11 @@ impl Health {
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
-    /// `body` is `None` where it goes to the client unread. Returns the pause that the answer asks for, with which a client that gets it
+    /// `body` is `None` where it is not read, or not whole. Returns the pause that the answer asks for, with which a client that gets it
     /// comes back when those may who are refused meanwhile.
     ///
     /// The limit of a cache rule's source is not the registry's, and other rules are served. Its 429 names the rule, and has no
-    /// `Retry-After`; of an unread one nothing else tells.
+    /// `Retry-After`; without the body nothing else tells.
     pub(crate) fn limited(
         &self,
         call: Call,
@@ -228,18 +229,18 @@ impl Health {
         if is_others {
             return None;
         }
-        if let Some((pause, is_new)) = self.cool_down.answered(call, status, pause) {
-            self.cool_downs.fetch_add(1, Ordering::Relaxed);
-            self.limit_is_over(self.limited.pause_begins(call, pause, is_new));
+        if let Some((pause, is_new)) = self.pauses.answered(call, status, pause) {
+            self.pause_count.fetch_add(1, Ordering::Relaxed);
+            self.tell_over(self.limited.pause_begins(call, pause, is_new));
             if is_new {
                 let (status, calls, seconds) = (status.as_u16(), call.plural(), pause.as_secs());
                 warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
             }
         }
-        CoolDown::wanted(status, pause)
+        Pauses::wanted(status, pause)
     }
 
-    fn limit_is_over(&self, over: impl IntoIterator<Item = limited::Over>) {
+    fn tell_over(&self, over: impl IntoIterator<Item = limited::Over>) {
         for over in over {
             info!("acr {}: {over}", self.name);
         }
@@ -248,7 +249,7 @@ impl Health {
     /// Tells the log what has ended by itself: a limit, and a time of waits for the budget. No request ends these, for none may come.
     /// Called every few seconds.
     pub(crate) fn look(&self) {
-        self.limit_is_over(self.limited.over());
+        self.tell_over(self.limited.over());
         if let Some(over) = self.held.over() {
             info!("acr {}: its reads a minute suffice again: {over}", self.name);
         }
@@ -280,7 +281,7 @@ impl Health {
     }
 
     /// Waits until the registry is known to be down; returns why.
-    pub(crate) async fn is_known_down(&self) -> Arc<Trouble> {
+    pub(crate) async fn until_down(&self) -> Arc<Trouble> {
         self.breaker.opens().await
     }
 
@@ -289,7 +290,7 @@ impl Health {
         if let Some(cause) = self.breaker.down() {
             return Err(Trouble::Down(cause));
         }
-        match self.cool_down.pause(call) {
+        match self.pauses.of(call) {
             Some(pause) => Err(Trouble::Limited(pause.status, pause.until)),
             None => Ok(()),
         }
@@ -432,5 +433,30 @@ impl Display for Cause<'_> {
             Self::Answer(error) => error.fmt(f),
             Self::Slow => f.write_str("the registry has not answered within a second"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method, header};
+    use oci::name::Repository;
+    use oci::request::Request;
+
+    use super::*;
+
+    /// `acr_cache_proxy_stale_answers_total` fell to 0 when the egress was changed.
+    #[test]
+    fn a_counter_began_anew_when_a_registry_was_reached_in_another_way() {
+        let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, "/v2/a/manifests/1", None) else { panic!("a pull") };
+        let target = Target::new(&pull, &Repository::new("hub", false, pull.name.as_str()));
+        let domain = Domain::parse("example.azurecr.io").expect("a domain");
+        let limit = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static("5"))]);
+        let before = Health::new(&domain, None);
+        before.read(true);
+        before.limited(Call::Manifest, StatusCode::TOO_MANY_REQUESTS, &limit, None);
+        before.answered_stale(&target, None, None);
+        let after = Health::in_place_of(&before, &domain, None);
+        assert_eq!((after.reads(), after.pauses(), after.stale_answers()), (1, 1, 1));
+        assert_eq!((after.pause_left(Call::Manifest), after.trouble()), (Duration::ZERO, None));
     }
 }

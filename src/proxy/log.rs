@@ -149,17 +149,6 @@ impl<'a> Line<'a> {
         let admitted = context.if_admitted();
         let attempts = admitted.map(|admitted| &admitted.attempts);
         let flown = context.flown();
-        let is_here = matches!(context.cached(), Some(Cached::Here(_)));
-        let is_in_storage = attempts.is_some_and(|attempts| attempts.storage().is_some());
-        let attempts = attempts.filter(|_| !is_here || is_in_storage);
-        let correlation =
-            attempts.and_then(|attempts| attempts.correlation()).or(flown.and_then(|trip| trip.correlation.as_ref()));
-        let kind = match admitted {
-            Some(admitted) => measure::kind_of(admitted.target.endpoint()).name(),
-            // Of what is not admitted only `GET /v2/` is answered.
-            None if context.status() == 200 => Kind::Ping.name(),
-            None => "",
-        };
         let asking = context.asking();
         Self {
             status: context.status(),
@@ -167,20 +156,16 @@ impl<'a> Line<'a> {
             elapsed: context.elapsed(),
             repository: admitted.map_or("", |admitted| admitted.target.repository()),
             upstream: attempts.and_then(|attempts| attempts.address()).or(flown.and_then(|trip| trip.address)),
-            // A count of attempts begins with a first question to the registry, which is a flight's here.
-            tries: match (is_here, attempts) {
-                (true, attempts) => context.flown_tries() + attempts.map_or(0, |attempts| attempts.count() - 1),
-                (false, attempts) => attempts.map_or(1, |attempts| attempts.count()),
-            },
+            tries: context.tries(),
             route: admitted.map_or("", |admitted| admitted.destination.route.as_str()),
-            kind,
+            kind: measure::kind(context).map_or("", Kind::name),
             first_byte: context.first_byte(),
             asking: (!asking.is_zero()).then_some(asking),
             cached: context.cached(),
             trace: context.trace().map(Trace::id),
             storage: (attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()))
                 .or(flown.and_then(|trip| trip.storage.as_deref())),
-            correlation: correlation.map(|value| String::from_utf8_lossy(value.as_bytes())),
+            correlation: context.correlation(context.trouble()).map(|value| String::from_utf8_lossy(value.as_bytes())),
             ..Self::EMPTY
         }
     }

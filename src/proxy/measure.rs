@@ -23,14 +23,10 @@ const MAX_ERROR: usize = 512;
 /// `logging`: the request is over. A function of its own in the program, by whose name `scripts/instructions` counts it.
 #[inline(never)]
 pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context, meters: &Meters) {
-    let unrouted = &*meters.unrouted;
     let whole = context.elapsed();
     let status = session.response_written().map_or(0, |response| response.status.as_u16());
-    let (meter, kind) = match context.if_admitted() {
-        Some(admitted) => (&*admitted.destination.meter, kind_of(admitted.target.endpoint())),
-        None if context.refusal().is_none() && context.trouble().is_none() && status == 200 => (unrouted, Kind::Ping),
-        None => (unrouted, Kind::Other),
-    };
+    let meter = context.if_admitted().map_or(&meters.unrouted, |admitted| &admitted.destination.meter);
+    let kind = kind(context).unwrap_or(Kind::Other);
     meter.add(&Request {
         kind,
         status,
@@ -40,7 +36,6 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
         whole,
         bytes: session.body_bytes_sent(),
     });
-    let request = session.req_header();
     let client = context.client();
     if let Some(client) = client {
         meters.clients.asked(client);
@@ -52,35 +47,42 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
     }
     if kind == Kind::Manifest && matches!(status, 200 | 304) {
         // The first request of a pull, of which there is one: by tag, or HEAD by digest. What follows it is by digest, too.
-        if request.method == Method::HEAD || !admitted.target.is_by_digest() {
+        if session.req_header().method == Method::HEAD || !admitted.target.is_by_digest() {
             meter.images.pulled(admitted.target.below_source());
         }
     }
     // Whatever status is a failure to metrics has a cause, but for none.
-    if cause.is_some() || context.trouble().is_some() || Status::of(status).is_none() {
-        // What clients do is no failure: neither one that leaves, nor one that writes a header which is refused. By that one anybody could
-        // push out all that is remembered here.
-        let is_clients = match context.trouble() {
-            Some(trouble) => trouble.is_clients(),
-            None => error.is_some_and(|error| *error.esource() == ErrorSource::Downstream),
-        };
-        if is_clients {
-            return;
-        }
-        let trouble = context.trouble().map(ToString::to_string);
-        let why = trouble.or_else(|| context.registry_error().map(ToString::to_string)).unwrap_or_default();
-        meters.failures.add(Failure {
-            at: SystemTime::now(),
-            registry: Some(admitted.destination.upstream.domain.authority().to_owned()),
-            method: request.method.as_str().chars().take(MAX_METHOD).collect(),
-            path: request.uri.path().chars().take(MAX_PATH).collect(),
-            status,
-            error: why.chars().take(MAX_ERROR).collect(),
-            client,
-            correlation: context
-                .correlation(context.trouble())
-                .map(|id| String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_CORRELATION).collect()),
-        });
+    let has_failed = cause.is_some() || context.trouble().is_some() || Status::of(status).is_none();
+    if has_failed && !is_clients(error, context) {
+        meters.failures.add(failure(session, context, admitted, status));
+    }
+}
+
+/// What clients do is no failure: neither one that leaves, nor one that writes a header which is refused. By that one anybody could
+/// push out all that is remembered.
+fn is_clients(error: Option<&Error>, context: &Context) -> bool {
+    match context.trouble() {
+        Some(trouble) => trouble.is_clients(),
+        None => error.is_some_and(|error| *error.esource() == ErrorSource::Downstream),
+    }
+}
+
+/// A request that has failed, as it is remembered.
+fn failure(session: &Session, context: &Context, admitted: &Admitted, status: u16) -> Failure {
+    let request = session.req_header();
+    let trouble = context.trouble().map(ToString::to_string);
+    let why = trouble.or_else(|| context.registry_error().map(ToString::to_string)).unwrap_or_default();
+    let correlation = context.correlation(context.trouble());
+    Failure {
+        at: SystemTime::now(),
+        registry: Some(admitted.destination.upstream.domain.authority().to_owned()),
+        method: request.method.as_str().chars().take(MAX_METHOD).collect(),
+        path: request.uri.path().chars().take(MAX_PATH).collect(),
+        status,
+        error: why.chars().take(MAX_ERROR).collect(),
+        client: context.client(),
+        correlation: correlation
+            .map(|id| String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_CORRELATION).collect()),
     }
 }
 
@@ -110,8 +112,16 @@ pub(super) fn cut_off(context: &Context) {
     }
 }
 
-/// What it is called in the log and in metrics.
-pub(super) fn kind_of(endpoint: Endpoint) -> Kind {
+/// What was asked for, as the log and metrics call it; `None` if the request was refused before that is known.
+pub(super) fn kind(context: &Context) -> Option<Kind> {
+    match context.if_admitted() {
+        Some(admitted) => Some(kind_of(admitted.target.endpoint())),
+        // Of what is not admitted only `GET /v2/` is answered.
+        None => (context.status() == 200).then_some(Kind::Ping),
+    }
+}
+
+fn kind_of(endpoint: Endpoint) -> Kind {
     match endpoint {
         Endpoint::Manifest => Kind::Manifest,
         Endpoint::Blob => Kind::Blob,

@@ -25,7 +25,7 @@ use super::health::Call;
 use super::{behind, forward};
 use crate::answer::retry_after;
 use crate::net::USER_AGENT;
-use crate::net::addresses::Attempt;
+use crate::net::addresses::Connect;
 
 /// A probe that takes longer has failed: two round trips and a lost packet are within it.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
     }
 }
 
-/// The registry has answered, perhaps that it limits requests. `body` is `None` where it goes to the client unread. Returns the pause that
+/// The registry has answered, perhaps that it limits requests. `body` is `None` where it is not read, or not whole. Returns the pause that
 /// the answer asks for.
 pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) -> Option<Duration> {
     let destination = &admitted.destination;
@@ -83,13 +83,13 @@ pub(crate) async fn within<T>(limit: Duration, admitted: &Admitted, response: im
         return Some(response);
     }
     if admitted.attempts.storage().is_none() {
-        is_slow(&admitted.destination);
+        slow(&admitted.destination);
     }
     timeout(limit.saturating_sub(SLOW), response).await.ok()
 }
 
 /// A response has taken longer than [`SLOW`].
-pub(crate) fn is_slow(destination: &Destination) {
+pub(crate) fn slow(destination: &Destination) {
     suspect(destination, false);
 }
 
@@ -143,12 +143,12 @@ impl Drop for Prober {
 async fn ask_in_time(upstream: &Upstream, calls: &Connections) -> Result<(), Trouble> {
     let until = Instant::now() + PROBE_LIMIT;
     upstream.way.addresses().after_failure(PROBE_LIMIT / 2).await;
-    let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
+    let connect = Connect::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
     let late = |_| Err(connect.waits_for_tunnel().map_or(Trouble::Silent, |why| Trouble::Egress(Arc::new(why))));
     timeout_at(until, ask(upstream, calls, &connect)).await.unwrap_or_else(late)
 }
 
-async fn ask(upstream: &Upstream, calls: &Connections, connect: &Arc<Attempt>) -> Result<(), Trouble> {
+async fn ask(upstream: &Upstream, calls: &Connections, connect: &Arc<Connect>) -> Result<(), Trouble> {
     match ping(upstream, calls, connect).await?.resp_header().map(|response| response.status) {
         Some(status) if status.is_server_error() => Err(Trouble::Failing(status)),
         _ => Ok(()),
@@ -176,7 +176,7 @@ pub(crate) async fn unreached(table: &Table) -> Vec<String> {
 pub(super) async fn ping(
     upstream: &Upstream,
     calls: &Connections,
-    connect: &Arc<Attempt>,
+    connect: &Arc<Connect>,
 ) -> Result<HttpSession, Trouble> {
     let mut attempts = Attempts::new(std::time::Instant::now());
     // A connection that is kept may work where new ones do not.

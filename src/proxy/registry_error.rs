@@ -51,6 +51,9 @@ impl RegistryError {
     /// Another part of a body that is passed on.
     pub(crate) fn add(&mut self, part: &Bytes) {
         let room = MAX_BODY.saturating_sub(self.body.len()).min(part.len());
+        if room == 0 {
+            return;
+        }
         self.body = match self.body.len() {
             0 => part.slice(..room),
             _ => [&self.body, &part[..room]].concat().into(),

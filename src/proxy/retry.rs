@@ -87,17 +87,7 @@ pub(crate) fn request_failed(
 /// ends their pull. All others are told at once, for they have somewhere else to go.
 pub(crate) fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option<&ResponseHeader>) -> bool {
     let pause = pause_before_repeat(request, admitted, response);
-    pause.map(|pause| admitted.attempts.repeat(pause, response.is_some())).is_some()
-}
-
-/// The same after a flight, whose tries are counted as its own: whether to look up again.
-pub(crate) fn repeat_flight(
-    request: &RequestHeader,
-    admitted: &mut Admitted,
-    response: Option<&ResponseHeader>,
-) -> bool {
-    let pause = pause_before_repeat(request, admitted, response);
-    pause.map(|pause| admitted.attempts.repeat(pause, false)).is_some()
+    pause.map(|pause| admitted.attempts.repeat(pause)).is_some()
 }
 
 fn pause_before_repeat(

@@ -33,7 +33,7 @@ impl Room {
 }
 
 /// The cache keeps as many bytes at most. Its bodies are held as well, so that as much room is left beside them as without it.
-pub(crate) fn is_beside_cache_of(memory: usize) {
+pub(crate) fn set_cache_memory(memory: usize) {
     BODIES.bytes.store(BESIDE_CACHE.saturating_add(memory), Ordering::Relaxed);
 }
 

@@ -192,7 +192,7 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
             Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_) | Trouble::Page(_), _) => None,
             _ => return Ok(found),
         };
-        if !retry::repeat_flight(session.req_header(), admitted, response.as_ref()) {
+        if !retry::repeat(session.req_header(), admitted, response.as_ref()) {
             return Ok(found);
         }
         retry::pause(&mut admitted.attempts).await;
@@ -234,7 +234,8 @@ async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
     Ok(Found { served, status })
 }
 
-/// Waits until the client has left; what it sends meanwhile is its own mistake, and ends the request as well.
+/// Waits until the client has left. Over HTTP/1 the next request that it sends meanwhile waits in its connection; a body, of which no pull
+/// has one, may end this request as well.
 async fn left(session: &mut Session) -> Box<Error> {
     match session.as_downstream_mut().read_body_or_idle(true).await {
         Err(error) => error.into_down(),

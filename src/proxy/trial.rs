@@ -24,7 +24,7 @@ use super::target::Target;
 use super::{call, forward, probe, retry};
 use crate::digest;
 use crate::net::USER_AGENT;
-use crate::net::addresses::Attempt;
+use crate::net::addresses::Connect;
 use crate::token::Bearer;
 
 /// What the registry or its storage has answered.
@@ -70,7 +70,7 @@ pub(crate) struct Trial {
 /// The registry's answer to `/v2/` without a token, on a connection of its own, as a probe asks for it.
 pub(crate) async fn ping(destination: &Destination) -> Result<Answer, Trouble> {
     let upstream: &Upstream = &destination.upstream;
-    let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
+    let connect = Connect::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
     let mut session = probe::ping(upstream, &destination.calls, &connect).await?;
     let header = session.resp_header().cloned().ok_or(Trouble::Silent)?;
     let body = match body::read(&mut session, &header, MAX_BODY).await {

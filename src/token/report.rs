@@ -27,8 +27,8 @@ impl Told {
     /// Of more different failures the log says no more: their words are a server's, which may find others for ever.
     const MAX: usize = 64;
 
-    /// Whether it has to be logged.
-    fn is_new(&mut self, fingerprint: &str) -> bool {
+    /// True if it has to be logged.
+    fn add(&mut self, fingerprint: &str) -> bool {
         let is_new = self.0.len() < Self::MAX && self.0.iter().all(|told| told != fingerprint);
         if is_new {
             self.0.push(fingerprint.to_owned());
@@ -37,7 +37,7 @@ impl Told {
     }
 
     /// They succeed again. False if they did before.
-    fn is_over(&mut self) -> bool {
+    fn end(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }
 }
@@ -46,18 +46,18 @@ impl Report {
     /// Logs how the sign-in goes, if that has changed.
     pub(crate) fn sign_in(&mut self, state: &State) {
         match state.sign_in_failing() {
-            Some(failing) if self.sign_in.is_new(&fingerprint(&failing.failure.message)) => {
+            Some(failing) if self.sign_in.add(&fingerprint(&failing.failure.message)) => {
                 warn!("{}", failing.failure);
             }
             Some(_) => {}
-            None if self.sign_in.is_over() => info!("registry token: signed in again"),
+            None if self.sign_in.end() => info!("registry token: signed in again"),
             None => {}
         }
     }
 
     /// A call for this scope's access token has failed. The same failure of another scope is not logged again.
     pub(crate) fn not_granted(&mut self, scope: &Arc<str>, failure: &Failure) {
-        if self.told.is_new(&fingerprint(&failure.message)) {
+        if self.told.add(&fingerprint(&failure.message)) {
             warn!("{failure}");
         }
         self.scopes.insert(Arc::clone(scope));
@@ -65,7 +65,7 @@ impl Report {
 
     /// There is a new access token for this scope.
     pub(crate) fn granted(&mut self, scope: &str) {
-        if self.scopes.remove(scope) && self.scopes.is_empty() && self.told.is_over() {
+        if self.scopes.remove(scope) && self.scopes.is_empty() && self.told.end() {
             info!("registry token: granted again");
         }
     }
@@ -74,7 +74,7 @@ impl Report {
     pub(crate) fn forget(&mut self, scope: &str) {
         self.scopes.remove(scope);
         if self.scopes.is_empty() {
-            self.told.is_over();
+            self.told.end();
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
+use acr_emulator::{Emulator, Fault, Hop, Image, Pushed, Server};
 
+use crate::fixture::ACCEPT;
 use crate::wire;
 use testkit::{Proxy, Setup, wait_for};
 
@@ -43,6 +44,34 @@ async fn a_refusal_is_logged_with_its_reason_and_causes_no_warning() {
     let message = message["errors"][0]["message"].as_str().expect("a message");
     assert!(proxy.wait_for_log("/manifests/-x ").ends_with(&format!(" error={message}")), "{message}");
     assert_eq!(warnings(&proxy.end()), [""; 0]);
+}
+
+/// A request that went nowhere had one try, as had `GET /v2/`, and three connects that failed were four.
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_said_more_than_the_registry_was_asked() {
+    let azure = testkit::azure().await;
+    let tries = |proxy: &Proxy, line: &str, status, tries| {
+        assert_eq!(wire::ask(proxy.address(), line, ACCEPT).status, status, "{line}");
+        let path = line.split([' ', '?']).nth(1).expect("a path");
+        proxy.wait_for_line(&[&format!(" {path} {status} "), &format!(" tries={tries} ")]);
+    };
+    for cache in testkit::ASKING {
+        azure.inject(Hop::Token, Fault::Status(403));
+        let proxy = Setup::new(&azure).cache(cache).settings("token_wait: 1s").start();
+        tries(&proxy, "GET /v2/library/busybox/manifests/without-a-token", 503, 0);
+        azure.clear_faults();
+        let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).cache(cache).start();
+        tries(&proxy, "GET /v2/", 200, 0);
+        tries(&proxy, "GET /v2/pause/manifests/unrouted?ns=registry.k8s.io", 404, 0);
+        tries(&proxy, "GET /v2/library/busybox/manifests/missing", 404, 1);
+    }
+    let proxy = Setup::new(&azure).cache("off").start();
+    // There is a token from now on, and no connection that is kept.
+    let headers = vec![("Connection".to_owned(), "close".to_owned())];
+    azure.inject(Hop::Data, Fault::StatusWith { status: 404, headers, body: "{}".to_owned() }.times(1));
+    tries(&proxy, "GET /v2/library/busybox/manifests/last", 404, 1);
+    azure.refuse_connections(Server::Registry, true);
+    tries(&proxy, "GET /v2/library/busybox/manifests/unreachable", 502, 3);
 }
 
 /// An emulator with an image of large layers, and a proxy that serves them itself.

@@ -118,6 +118,27 @@ async fn a_request_under_way_ends_with_the_settings_that_it_began_with() {
     assert_eq!(under_way.join().expect("an answer").body.as_bytes(), first);
 }
 
+/// The cache of routes that did not come about, and the metrics of a registry that nothing leads to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_failed_at_its_last_registry_left_what_was_made_for_the_ones_before() {
+    let azure = testkit::azure().await;
+    let setup = Setup::routes(&azure, &[("docker.io", "hub")]).flag("--admin-address", ":0").cache("off");
+    let proxy = setup.settings("identity: {kind: anonymous}").env("IDENTITY_ENDPOINT", "nowhere").start();
+    let told = |path: &str| wire::ask(crate::admin::admin(&proxy), &format!("GET {path}"), "").body;
+    let before = told("/cache");
+    let others = "routes:\n  - {source: ghcr.io, domain: other.azurecr.io, prefix: ghcr}\n  \
+                  - {source: quay.io, domain: last.azurecr.io, prefix: quay, identity: {kind: managed_identity}}";
+    let next = with(&proxy, "routes:", others).replace("cache: off", "cache: {memory: 2MiB}");
+    let (is_taken, said) = proxy.reload_with(&next);
+    assert!(!is_taken && said.contains("IDENTITY_ENDPOINT: it does not begin with http"), "{said}");
+    assert_eq!(told("/cache"), before);
+    let metrics = told("/metrics");
+    assert!(metrics.contains("example.azurecr.io"), "{metrics}");
+    for made in ["ghcr.io", "other.azurecr.io", "last.azurecr.io"] {
+        assert!(!metrics.contains(made), "{made}: {metrics}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_changes_nothing_and_is_told_whole() {
     let azure = testkit::azure().await;

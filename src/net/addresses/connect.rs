@@ -32,16 +32,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// For all addresses together.
 const RACE_LIMIT: Duration = Duration::from_secs(3);
 
-/// One attempt to reach a host for a request. Pingora calls it to open a connection, unless it has a kept connection to
-/// [`Attempt::first`]. Afterwards [`Attempt::address`] tells which address was used.
-pub(crate) struct Attempt {
+/// One connect to a host for a request. Pingora calls it to open a connection, unless it has a kept connection to
+/// [`Connect::first`]. Afterwards [`Connect::address`] tells which address was used.
+pub(crate) struct Connect {
     way: Way,
     first: SocketAddr,
     /// The address that accepted the connection; unset if a kept one was used.
     winner: OnceLock<SocketAddr>,
 }
 
-impl Attempt {
+impl Connect {
     /// `None` if the name that is connected to has no known address.
     pub(crate) fn new(way: &Way) -> Option<Arc<Self>> {
         let first = way.addresses().first()?;
@@ -101,14 +101,14 @@ impl Attempt {
     }
 }
 
-impl std::fmt::Debug for Attempt {
+impl std::fmt::Debug for Connect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attempt").field("way", &self.way).field("first", &self.first).finish_non_exhaustive()
+        f.debug_struct("Connect").field("way", &self.way).field("first", &self.first).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl L4Connect for Attempt {
+impl L4Connect for Connect {
     async fn connect(&self, _: &PeerAddr) -> Result<Stream> {
         let (winner, stream) = match self.tunnel() {
             None => {

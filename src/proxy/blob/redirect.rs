@@ -10,14 +10,13 @@ use zeroize::Zeroizing;
 use super::hosts::{BlobHosts, HTTPS};
 use crate::answer::DIGEST;
 use crate::cache::Content;
+use crate::config::Domain;
 use crate::proxy::fail::Trouble;
 use oci::rename::own_path;
 
 /// Where a redirect leads.
 pub(crate) struct Storage {
-    host: String,
-    port: u16,
-    authority: String,
+    domain: Domain,
     /// Path and query as they came: the signature covers them, and is in them.
     target: Zeroizing<Vec<u8>>,
     /// What the registry said of the blob.
@@ -29,17 +28,12 @@ pub(crate) struct Storage {
 impl Storage {
     /// The storage's name, in lower case.
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        self.domain.host()
     }
 
-    /// Its port.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// What `Host` is to say.
-    pub(crate) fn authority(&self) -> &str {
-        &self.authority
+    /// The same with its port.
+    pub(crate) fn domain(&self) -> &Domain {
+        &self.domain
     }
 
     /// Path and query, with the signature.
@@ -95,16 +89,15 @@ pub(crate) fn storage_of(
     let Some(("https", host, port)) = target else {
         return Err(leads_to("an address that is not https://"));
     };
-    let host = host.to_ascii_lowercase();
-    if !hosts.allow(&host, port) {
+    let domain = Domain::of(host, port);
+    let host = domain.host();
+    if !hosts.allow(host, port) {
         return Err(leads_to(&format!("{host}:{port}, which is not a known storage host: blob_hosts can add it")));
     }
     Ok(Some(Storage {
-        authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
         target: Zeroizing::new(signed_target(location).into_bytes()),
         digest: headers.get(DIGEST).cloned(),
-        host,
-        port,
+        domain,
         kept: None,
     }))
 }

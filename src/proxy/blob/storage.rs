@@ -8,14 +8,13 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::range;
 use super::redirect::Storage;
 use crate::answer::{self, CORRELATION_ID, DIGEST};
-use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
+use crate::net::addresses::{Connect, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
 use crate::proxy::forward;
 use crate::proxy::relay::{bounds, framing};
 use crate::proxy::reply::API_VERSION_2;
 use crate::proxy::retry;
-use oci::authority;
 
 /// The headers of a request that storage needs.
 const FORWARDED: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
@@ -38,18 +37,18 @@ pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) 
         return Ok(None);
     };
     let host = storage.host();
-    let (upstream, port) = (&destination.upstream, storage.port());
+    let (upstream, port) = (&destination.upstream, storage.domain().port());
     let way = upstream.egress.way((host, port), || upstream.storage_names.get(host, port));
     forward::follow_move(way.addresses(), attempts).await;
     let resolved = way.addresses().resolve(LOOKUP_LIMIT.min(attempts.time_left())).await;
-    let Some(connect) = Attempt::new(&way) else {
+    let Some(connect) = Connect::new(&way) else {
         let cause = match (way.unresolved(), resolved) {
             (Some(no_tunnel), _) => no_tunnel.to_string(),
             (None, resolved) => resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string()),
         };
         return Err(Trouble::Storage(format!("blob storage {host}: {cause}")).into_error());
     };
-    let server_name = authority::without_brackets(host).to_owned();
+    let server_name = storage.domain().server_name().to_owned();
     Ok(Some(Box::new(forward::peer_of(connect, &server_name, attempts))))
 }
 
@@ -58,7 +57,7 @@ pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHead
     let room = Some(FORWARDED.len() + 2);
     let mut outgoing = RequestHeader::build_no_case(request.method.clone(), storage.target(), room)?;
     outgoing.set_version(request.version);
-    outgoing.insert_header(header::HOST, storage.authority())?;
+    outgoing.insert_header(header::HOST, storage.domain().authority())?;
     for name in &FORWARDED {
         for value in client.headers.get_all(name) {
             outgoing.append_header(name, value)?;

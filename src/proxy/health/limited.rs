@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Lasted;
-use super::cool_down::{Call, QUIET};
+use super::pause::{Call, QUIET};
 
 /// Whether the registry limits requests.
 #[derive(Default)]
@@ -42,7 +42,7 @@ pub(super) struct Over {
 }
 
 impl Limited {
-    /// A pause of this length begins. `is_new` as [`super::CoolDown::answered`] says it; what was before is over then.
+    /// A pause of this length begins. `is_new` as [`super::Pauses::answered`] says it; what was before is over then.
     pub(super) fn pause_begins(&self, call: Call, pause: Duration, is_new: bool) -> Option<Over> {
         let now = Instant::now();
         let episode = &mut self.episodes()[call as usize];

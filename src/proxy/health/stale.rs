@@ -103,6 +103,11 @@ impl<'a> Object<'a> {
 }
 
 impl Stale {
+    /// Nothing is stale, and the count goes on.
+    pub(super) fn after(before: &Self) -> Self {
+        Self { answers: AtomicU64::new(before.answers()), ..Self::default() }
+    }
+
     /// Stale answers since the start of the process.
     pub(super) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)

@@ -1,10 +1,16 @@
 //! What a line says, and that nothing in it can be forged.
 
+use std::sync::Arc;
+
+use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
 use crate::access::Name;
 use crate::cache::Reason;
+use crate::failure::{Failure, Hop};
+use crate::load::Limit;
+use crate::token::Unavailable;
 
 const LABELS: [&str; 16] = [
     "client",
@@ -73,6 +79,18 @@ fn the_reason_is_the_last_field_of_a_line() {
             )
         );
     }
+}
+
+/// A request that has waited for another's flight has asked for no token itself.
+#[test]
+fn the_line_lacked_the_id_by_which_the_client_was_told_of_a_token_call() {
+    const ID: &str = "11111111-2222-3333-4444-555555555555";
+    let failure =
+        Failure { correlation: Some(HeaderValue::from_static(ID)), ..Failure::new(Hop::Token, String::new()) };
+    let (failure, retry_after) = (Some(Arc::new(failure)), Duration::from_secs(1));
+    let mut context = Context::new(&Limit::new("requests", 1));
+    context.fail(Some(Trouble::NoToken(Unavailable { failure, retry_after, is_repositorys: false })));
+    assert_eq!(Line::of(&context).correlation.as_deref(), Some(ID));
 }
 
 #[test]

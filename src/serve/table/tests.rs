@@ -53,7 +53,7 @@ fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepServic
     let roots = TrustRoots::load(Some(path.as_path())).expect("certificates");
     let bundle = roots.bundle().expect("a bundle");
     let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server_conf(&bundle))), 1);
-    let (table, service) = RouteTable::new(roots, calls, &Arc::default());
+    let (mut table, service) = RouteTable::new(roots, calls, &Arc::default());
     table.replace(config).expect("no setting is wrong");
     (table, service, bundle)
 }
@@ -82,7 +82,7 @@ fn token_calls(registry: &Emulator) -> usize {
 async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkeep_until_its_last_request() {
     let (stays, goes, comes) = (registry().await, registry().await, registry().await);
     let before = settings(&[("ghcr.io", &stays, "prefix: ghcr"), ("docker.io", &goes, "prefix: hub")]);
-    let (table, service, _bundle) = table(&before, &[&stays, &goes, &comes]);
+    let (mut table, service, _bundle) = table(&before, &[&stays, &goes, &comes]);
     let mut queue = service.queue.lock().await;
     let mut next = async || queue.recv().await.expect("an upkeep").run();
     let (upkeep_of_stays, upkeep_of_goes) = (tokio::spawn(next().await), tokio::spawn(next().await));
@@ -150,7 +150,7 @@ async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
 async fn a_cache_that_no_route_uses_any_more_kept_its_memory() {
     let azure = registry().await;
     let of = |rest: &str| settings(&[("docker.io", &azure, &format!("prefix: hub{rest}"))]);
-    let (table, _service, _bundle) = table(&of(""), &[&azure]);
+    let (mut table, _service, _bundle) = table(&of(""), &[&azure]);
     let cache = table.cache();
     let memory = || cache.get().expect("the first settings have one").memory();
     let default = memory();
@@ -168,7 +168,7 @@ async fn a_request_under_way_ends_with_the_table_that_it_began_with() {
         registry.push(Image::small(name, "1"));
         registry.manifest(name, "1").expect("pushed")
     });
-    let (table, service, bundle) = table(&settings(&[("docker.io", &before, "prefix: old")]), &[&before, &after]);
+    let (mut table, service, bundle) = table(&settings(&[("docker.io", &before, "prefix: old")]), &[&before, &after]);
     // Not the service itself, whose end would end the test process.
     tokio::spawn(async move {
         let mut queue = service.queue.lock().await;

@@ -71,6 +71,23 @@ async fn the_client_that_began_a_pause_without_a_time_was_not_told_it() {
     }
 }
 
+/// It was asked again at once, and by each client that came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_whose_body_was_not_whole_began_no_pause() {
+    // One that breaks off, and one that is too large to be read.
+    for (status, length) in [(429, 100), (503, 100), (429, 1_000_000)] {
+        let cached = Cached::start("{tags: 0s, missing: 0s}").await;
+        let head = format!("HTTP/1.1 {status} Busy\r\nRetry-After: 600\r\nContent-Length: {length}\r\n\r\n{{");
+        cached.azure.inject(Hop::Data, Fault::Raw(head).on_path("/manifests/"));
+        for number in 0..3 {
+            let limited = cached.get(&path(&format!("manifests/other-{number}")));
+            assert!([429, 503].contains(&limited.status()), "{status} {length}: {limited:?}");
+            assert!((1..=60).contains(&pause(&limited)), "{length}: {limited:?}");
+        }
+        assert_eq!(cached.reads(), 1, "{status} {length}: {:?}", cached.azure.reads());
+    }
+}
+
 /// What is passed on meets the limit by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_passes_the_cache_is_told_no_longer_pause_than_others() {

@@ -1,4 +1,4 @@
-//! The pause that a registry has asked for: until it is over nothing of that kind is asked, because each further request would
+//! The pauses that a registry has asked for: until one is over nothing of its kind is asked, because each further request would
 //! be refused as well, and counted.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,8 +51,8 @@ impl Call {
 
 /// The pauses of one registry.
 #[derive(Default)]
-pub(super) struct CoolDown {
-    pauses: Mutex<[Option<Pause>; 3]>,
+pub(super) struct Pauses {
+    of_calls: Mutex<[Option<Pause>; 3]>,
 }
 
 /// A pause, which may be over.
@@ -63,10 +63,10 @@ pub(super) struct Pause {
     pub until: Instant,
 }
 
-impl CoolDown {
+impl Pauses {
     /// The pause of these calls, while it lasts.
-    pub(super) fn pause(&self, call: Call) -> Option<Pause> {
-        self.pauses()[call as usize].filter(|pause| pause.until > Instant::now())
+    pub(super) fn of(&self, call: Call) -> Option<Pause> {
+        self.of_calls()[call as usize].filter(|pause| pause.until > Instant::now())
     }
 
     /// How long nothing is asked after an answer of this status with this `Retry-After`, which whoever gets the answer is told too.
@@ -89,7 +89,7 @@ impl CoolDown {
     ) -> Option<(Duration, bool)> {
         let wanted = Self::wanted(status, retry_after).filter(|wanted| !wanted.is_zero())?;
         let now = Instant::now();
-        let pause = &mut self.pauses()[call as usize];
+        let pause = &mut self.of_calls()[call as usize];
         let is_new = pause.is_none_or(|pause| pause.until + QUIET <= now);
         // Answers to requests that went out together differ by less than a second.
         let until = pause.map_or(now, |pause| pause.until).max(now + wanted);
@@ -99,8 +99,8 @@ impl CoolDown {
     }
 
     /// Two calls of a path that is not the hot one, and the array is never half changed.
-    fn pauses(&self) -> MutexGuard<'_, [Option<Pause>; 3]> {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of_calls(&self) -> MutexGuard<'_, [Option<Pause>; 3]> {
+        self.of_calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,29 +128,29 @@ mod tests {
             (StatusCode::NOT_FOUND, Some(3), None),
             (StatusCode::INTERNAL_SERVER_ERROR, Some(3), None),
         ] {
-            let cool_down = CoolDown::default();
-            let begun = cool_down.answered(Call::Manifest, status, retry_after.map(seconds));
+            let pauses = Pauses::default();
+            let begun = pauses.answered(Call::Manifest, status, retry_after.map(seconds));
             assert_eq!(begun, expected.map(|pause| (seconds(pause), true)), "{status} {retry_after:?}");
-            let pause = cool_down.pause(Call::Manifest);
+            let pause = pauses.of(Call::Manifest);
             assert_eq!(pause.map(|pause| (pause.until - Instant::now()).as_secs()), expected, "{status}");
-            assert_eq!((cool_down.pause(Call::Blob), cool_down.pause(Call::List)), (None, None));
+            assert_eq!((pauses.of(Call::Blob), pauses.of(Call::List)), (None, None));
             advance(seconds(expected.unwrap_or_default())).await;
-            assert_eq!(cool_down.pause(Call::Manifest), None);
+            assert_eq!(pauses.of(Call::Manifest), None);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_that_come_late_make_a_pause_no_shorter_and_no_second_line() {
         let seconds = Duration::from_secs;
-        let cool_down = CoolDown::default();
-        assert_eq!(cool_down.answered(Call::List, LIMITED, Some(seconds(10))), Some((seconds(10), true)));
-        assert_eq!(cool_down.answered(Call::List, LIMITED, Some(seconds(2))), None);
+        let pauses = Pauses::default();
+        assert_eq!(pauses.answered(Call::List, LIMITED, Some(seconds(10))), Some((seconds(10), true)));
+        assert_eq!(pauses.answered(Call::List, LIMITED, Some(seconds(2))), None);
         advance(seconds(9)).await;
-        assert!(cool_down.pause(Call::List).is_some());
+        assert!(pauses.of(Call::List).is_some());
         advance(seconds(1)).await;
-        assert_eq!(cool_down.pause(Call::List), None);
-        assert_eq!(cool_down.answered(Call::List, LIMITED, Some(seconds(10))), Some((seconds(10), false)));
+        assert_eq!(pauses.of(Call::List), None);
+        assert_eq!(pauses.answered(Call::List, LIMITED, Some(seconds(10))), Some((seconds(10), false)));
         advance(seconds(10) + QUIET).await;
-        assert_eq!(cool_down.answered(Call::List, BUSY, Some(seconds(1))), Some((seconds(1), true)));
+        assert_eq!(pauses.answered(Call::List, BUSY, Some(seconds(1))), Some((seconds(1), true)));
     }
 }
