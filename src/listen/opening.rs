@@ -285,7 +285,7 @@ async fn deny<S: Stream>(
         proxy::log_no_answer(client, &denial.to_string(), begun.elapsed());
     }
     if let Some(_answer) = load.gate.answer() {
-        refusal::alert(socket, denial, hello.is_empty()).await;
+        refusal::alert(socket, NoRequest::Denied(denial), hello.is_empty()).await;
     }
 }
 

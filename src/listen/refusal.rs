@@ -123,6 +123,19 @@ impl NoRequest {
         );
         [head.into_bytes(), body].concat()
     }
+
+    /// What a client of TLS understands in place of the answer: a fatal alert (RFC 8446 section 6).
+    fn alert(self) -> [u8; 7] {
+        const ACCESS_DENIED: u8 = 49;
+        const INTERNAL_ERROR: u8 = 80;
+        let why = match self {
+            Self::Denied(denial) if denial.reason() != Reason::Connections => ACCESS_DENIED,
+            // Where there are too many connections it may come again, so it is not told that it has no access.
+            _ => INTERNAL_ERROR,
+        };
+        // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
+        [21, 3, 3, 0, 2, 2, why]
+    }
 }
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.
@@ -138,18 +151,12 @@ pub(crate) async fn refuse_after_first_bytes(stream: &mut (impl AsyncRead + Asyn
     }
 }
 
-/// Ends the connection with a fatal alert of TLS (RFC 8446 section 6) in place of a handshake. It waits for the client's hello, unless
-/// that has come, and takes twice [`LINGER`] at most.
-pub(crate) async fn alert(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), denial: Denial, waits: bool) {
-    const ACCESS_DENIED: u8 = 49;
-    const INTERNAL_ERROR: u8 = 80;
-    // Who has too many connections may come again, so it is not told that it has no access.
-    let why = if denial.reason() == Reason::Connections { INTERNAL_ERROR } else { ACCESS_DENIED };
-    if waits && !says_something(stream).await {
-        return;
+/// Ends the connection with an alert in place of a handshake. If it `waits` for the client's hello, it takes twice [`LINGER`] at
+/// most.
+pub(crate) async fn alert(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest, waits: bool) {
+    if !waits || says_something(stream).await {
+        end_with(stream, &why.alert()).await;
     }
-    // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
-    end_with(stream, &[21, 3, 3, 0, 2, 2, why]).await;
 }
 
 /// Whether the client has sent a byte within [`LINGER`].
@@ -167,9 +174,18 @@ async fn end_with(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[
     let _ = tokio::time::timeout(LINGER, ended).await;
 }
 
-/// Answers as far as that can be done without waiting; the caller closes the connection.
-pub(crate) fn refuse_at_once(mut stream: impl AsyncWrite + Unpin, why: NoRequest) {
-    let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), &why.answer());
+/// Answers as far as that can be done without waiting, and closes the connection.
+pub(crate) fn refuse_at_once(stream: impl AsyncWrite + Unpin, why: NoRequest) {
+    write_at_once(stream, &why.answer());
+}
+
+/// The same by an alert.
+pub(crate) fn alert_at_once(stream: impl AsyncWrite + Unpin, why: NoRequest) {
+    write_at_once(stream, &why.alert());
+}
+
+fn write_at_once(mut stream: impl AsyncWrite + Unpin, answer: &[u8]) {
+    let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), answer);
 }
 
 #[cfg(test)]
