@@ -22,7 +22,7 @@ use super::near_timer::NearTimer;
 use super::refusal::{self, NoRequest};
 use super::tls::Revocation;
 use super::{Kind, drain};
-use crate::access::{Bounds, Denial, Place, Reason};
+use crate::access::{Bounds, Denial, Place};
 use crate::load::Load;
 use crate::proxy::room::Share;
 use crate::proxy::{self, served};
@@ -354,12 +354,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         if let Some(why) = why.proxy_header() {
             self.load.openings.refuse_proxy_header(why);
         } else {
-            self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
-            self.load.gate.refusals().count(match why {
-                NoRequest::TooLarge | NoRequest::NoRoom => Reason::HeaderSize,
-                NoRequest::TooSlow => Reason::HeaderTime,
-                _ => Reason::Malformed,
-            });
+            self.load.refuse_header(why.reason());
         }
         if self.kind == Kind::Clients {
             proxy::log_refused_header(connection.client(), connection.peer(), &why.refusal(), elapsed);

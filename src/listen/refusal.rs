@@ -26,6 +26,8 @@ pub(crate) enum NoRequest {
     NotHttp,
     /// The header is larger than its limit.
     TooLarge,
+    /// It has more fields than HTTP/1 may have.
+    TooManyFields,
     /// One that came when as many bytes of others were held as may be.
     NoRoom,
     /// The header has not ended in time.
@@ -61,6 +63,7 @@ impl NoRequest {
                 Code::Unsupported,
                 "the header is larger than limits.header_size",
             ),
+            Self::TooManyFields => (StatusCode::BAD_REQUEST, Code::Unsupported, "the header has too many fields"),
             Self::NoRoom => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many long headers are held at once")
             }
@@ -107,6 +110,15 @@ impl NoRequest {
             Self::ProxyHeaderTooLong => Some(RefusedProxyHeader::TooLong),
             Self::ProxyHeaderTooSlow => Some(RefusedProxyHeader::TooSlow),
             _ => None,
+        }
+    }
+
+    /// What a header that is refused counts as.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge | Self::NoRoom => Reason::HeaderSize,
+            Self::TooSlow => Reason::HeaderTime,
+            _ => Reason::Malformed,
         }
     }
 
