@@ -36,16 +36,8 @@ pub(crate) enum NoRequest {
     TooManyConnections,
     /// The client may not pull, or has too many connections open.
     Denied(Denial),
-    /// A header of the PROXY protocol, from a peer that is not trusted with one.
-    ProxyHeaderRefused,
-    /// None, from a peer that has to send one.
-    ProxyHeaderMissing,
-    /// One that cannot be read, or that broke off.
-    ProxyHeaderMalformed,
-    /// One that is larger than its limit.
-    ProxyHeaderTooLong,
-    /// One that has not ended in time.
-    ProxyHeaderTooSlow,
+    /// A header of the PROXY protocol, or what came in place of one.
+    ProxyHeader(RefusedProxyHeader),
     /// The first bytes are not TLS's, on a listener that speaks nothing else.
     NotTls,
 }
@@ -77,40 +69,10 @@ impl NoRequest {
                 let (status, code, _) = denial.answer();
                 return Refusal::new(status, code, denial.to_string());
             }
-            Self::ProxyHeaderRefused => (
-                StatusCode::BAD_REQUEST,
-                Code::Unsupported,
-                "a PROXY protocol header that this listener does not take from this sender: its proxy_protocol says from whom",
-            ),
-            Self::ProxyHeaderMissing => (
-                StatusCode::BAD_REQUEST,
-                Code::Unsupported,
-                "no PROXY protocol header, which every connection from proxy_protocol.trusted begins with",
-            ),
-            Self::ProxyHeaderMalformed => {
-                (StatusCode::BAD_REQUEST, Code::Unsupported, "the PROXY protocol header cannot be read")
-            }
-            Self::ProxyHeaderTooLong => {
-                (StatusCode::BAD_REQUEST, Code::Unsupported, "the PROXY protocol header is larger than its limit")
-            }
-            Self::ProxyHeaderTooSlow => {
-                (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the PROXY protocol header has not ended in time")
-            }
+            Self::ProxyHeader(why) => proxy_header(why),
             Self::NotTls => (StatusCode::BAD_REQUEST, Code::Unsupported, "this port speaks TLS: use https"),
         };
         Refusal::new(status, code, message)
-    }
-
-    /// What is wrong with the PROXY protocol's header, if that is what it is.
-    pub(super) fn proxy_header(self) -> Option<RefusedProxyHeader> {
-        match self {
-            Self::ProxyHeaderRefused => Some(RefusedProxyHeader::Untrusted),
-            Self::ProxyHeaderMissing => Some(RefusedProxyHeader::Missing),
-            Self::ProxyHeaderMalformed => Some(RefusedProxyHeader::Malformed),
-            Self::ProxyHeaderTooLong => Some(RefusedProxyHeader::TooLong),
-            Self::ProxyHeaderTooSlow => Some(RefusedProxyHeader::TooSlow),
-            _ => None,
-        }
     }
 
     /// What a header that is refused counts as.
@@ -148,6 +110,23 @@ impl NoRequest {
         // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
         [21, 3, 3, 0, 2, 2, why]
     }
+}
+
+fn proxy_header(why: RefusedProxyHeader) -> (StatusCode, Code, &'static str) {
+    let (status, message) = match why {
+        RefusedProxyHeader::Untrusted => (
+            StatusCode::BAD_REQUEST,
+            "a PROXY protocol header that this listener does not take from this sender: its proxy_protocol says from whom",
+        ),
+        RefusedProxyHeader::Missing => (
+            StatusCode::BAD_REQUEST,
+            "no PROXY protocol header, which every connection from proxy_protocol.trusted begins with",
+        ),
+        RefusedProxyHeader::Malformed => (StatusCode::BAD_REQUEST, "the PROXY protocol header cannot be read"),
+        RefusedProxyHeader::TooLong => (StatusCode::BAD_REQUEST, "the PROXY protocol header is larger than its limit"),
+        RefusedProxyHeader::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the PROXY protocol header has not ended in time"),
+    };
+    (status, Code::Unsupported, message)
 }
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.
@@ -212,8 +191,8 @@ mod tests {
             (NoRequest::TooLarge, 431),
             (NoRequest::NoRoom, 503),
             (NoRequest::TooManyConnections, 503),
-            (NoRequest::ProxyHeaderRefused, 400),
-            (NoRequest::ProxyHeaderTooSlow, 408),
+            (NoRequest::ProxyHeader(RefusedProxyHeader::Untrusted), 400),
+            (NoRequest::ProxyHeader(RefusedProxyHeader::TooSlow), 408),
             (NoRequest::NotTls, 400),
         ] {
             let answer = why.answer();
