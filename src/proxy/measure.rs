@@ -71,7 +71,7 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
         let why = trouble.or_else(|| context.registry_error().map(ToString::to_string)).unwrap_or_default();
         meters.failures.add(Failure {
             at: SystemTime::now(),
-            registry: Some(admitted.destination.upstream.domain.authority().to_owned()),
+            registry: admitted.destination.upstream.domain.authority().to_owned(),
             method: request.method.as_str().chars().take(MAX_METHOD).collect(),
             path: request.uri.path().chars().take(MAX_PATH).collect(),
             status,
