@@ -13,7 +13,7 @@ use crate::metrics::labels::Hop;
 use crate::proxy::{Trouble, Upstream, has_kept, upstreams};
 use crate::token;
 
-/// What is known of it at one moment.
+/// What is known of that at one moment.
 pub(super) struct Readiness {
     /// The process is about to end.
     pub is_stopping: bool,
