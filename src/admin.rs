@@ -97,8 +97,9 @@ impl Admin {
             }
             "/healthz" => Reply::text(StatusCode::OK, "ok\n"),
             "/readyz" => {
-                let (ready, body) = health::readiness(state);
-                Reply::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+                let now = health::Readiness::of(state);
+                let status = if now.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Reply::json(status, &now.told(state))
             }
             "/metrics" => {
                 let (kind, body) = self.exposition.scrape(&request.headers);

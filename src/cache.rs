@@ -58,12 +58,10 @@ impl<T> Cache<T> {
         &self.counters
     }
 
-    /// Forgets every entry of a registry that is meant, by its part, its path and its content, which a mark and a flight have
-    /// not. A flight that is under way brings its result to those who wait for it, and nothing of it is kept: it may be of the
+    /// Forgets every entry of a registry that is meant, by its path and its content, which a mark and a flight have not. A flight that is under way brings its result to those who wait for it, and nothing of it is kept: it may be of the
     /// time before.
-    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str, Option<&Content>) -> bool) -> Purged {
-        let is_key =
-            |key: &Key, content: Option<&Content>| key.registry == registry && is_meant(key.part, &key.path, content);
+    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(&str, Option<&Content>) -> bool) -> Purged {
+        let is_key = |key: &Key, content: Option<&Content>| key.registry == registry && is_meant(&key.path, content);
         let (flights, entries) = self.flights.forget(
             |key| is_key(key, None),
             || self.store.purge(|key, known| is_key(key, known.answer().map(|entry| &*entry.content))),

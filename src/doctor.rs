@@ -13,9 +13,9 @@ use oci::image::Image;
 use oci::printable;
 use oci::route::DOCKER_HUB;
 
+use crate::activation::Sockets;
 use crate::client_config::{self, Client, How, Mirror, Task};
 use crate::config::{Config, is_sample};
-use crate::listen::activation::Sockets;
 use crate::logger;
 
 mod ask;

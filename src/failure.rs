@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::metrics::labels;
+
 /// The call, on the way to a registry token, that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hop {
@@ -16,6 +18,16 @@ pub(crate) enum Hop {
     Exchange,
     /// `POST /oauth2/token`: the refresh token for an access token.
     Token,
+}
+
+impl From<Hop> for labels::Hop {
+    fn from(hop: Hop) -> Self {
+        match hop {
+            Hop::Identity => Self::Identity,
+            Hop::Exchange => Self::Exchange,
+            Hop::Token => Self::Token,
+        }
+    }
 }
 
 /// Why there is no token. Displays as one sentence: hop, what to do, cause.

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use similar::TextDiff;
 
+use crate::activation::Sockets;
 use crate::client_config::{Client, masked};
 use crate::config::{Config, Flags};
 use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::identity;
-use crate::listen::activation::Sockets;
 use crate::logger;
 
 mod ask;

@@ -35,7 +35,7 @@
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     set                            the listeners that are open, replaced while they are served
-//!       bind, inherited, activation    their sockets: bound, or handed over; those at which the service manager listens for a service
+//!       bind, inherited                their sockets: bound, or handed over
 //!     opening                        what comes before the first request, in one limit of time:
 //!       tls, certificate, sessions     handshakes; files that are looked at again and again; how long sessions are resumed
 //!     places                         which connection to the admin listener ends where there is no place for another
@@ -162,14 +162,13 @@
 //! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step
 //! environment_file, service_variables    the variables of a unit of systemd; taken by commands that go the service's way
-//! glob                             whether a name is one of a pattern's
-//! installed                        which programs and units a host has, by their files
+//! installed, activation            which programs and units a host has, by their files; at which sockets systemd listens for a service
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
 //!   unit::lines                      the lines of systemd's files
 //!   unit::manager, unit::specifier   what systemd gives to every service; `%n` and so on in units
 //!   unit::own                        whether this program's own service has other settings than a command
 //! program                          runs one to its end, and ends it with its process group
-//! shell                            a text as one word of a command that is shown
+//! glob, shell                      whether a name is one of a pattern's; a text as one word of a command that is shown
 //! secret, answer, digest           masked values; what servers say; whether content is what its digest says
 //! logger                           the log
 //!   filter, directives             which records are logged
@@ -270,7 +269,7 @@
 //! admin, child, control, listen
 //! alarm, notify
 //! proxy
-//! cache, otlp, service_variables, token
+//! activation, cache, otlp, service_variables, token
 //! identity
 //! config, failure
 //! logger, net, replace
@@ -441,6 +440,7 @@
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 
 mod access;
+mod activation;
 mod admin;
 mod alarm;
 mod answer;

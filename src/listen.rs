@@ -1,6 +1,5 @@
 //! Clients' connections: accepted, read within bounds, handed to Pingora request by request, and drained at the end.
 
-pub(crate) mod activation;
 pub(crate) mod bind;
 pub(crate) mod certificate;
 pub(crate) mod descriptors;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use log::{info, warn};
 use tokio::sync::Notify;
 
-use crate::access::{Gate, Rules};
+use crate::access::{Gate, Reason, Rules};
 
 pub(crate) mod opening;
 
@@ -58,6 +58,12 @@ impl Load {
             is_stopping: AtomicBool::new(false),
             gate: Gate::new(Rules::default()),
         }
+    }
+
+    /// A header was refused, over HTTP/1 or HTTP/2.
+    pub(crate) fn refuse_header(&self, why: Reason) {
+        self.bad_headers.fetch_add(1, Ordering::Relaxed);
+        self.gate.refusals().count(why);
     }
 
     /// From now on the process is about to end.

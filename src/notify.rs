@@ -18,10 +18,8 @@ use std::os::unix::net::{self as unix, UnixDatagram};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use log::warn;
 use pingora_core::server::ShutdownWatch;
-use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
@@ -77,6 +75,21 @@ impl Notifier {
         Some(Self { listen, begun, takes_over, routes, load, watchdog: Mutex::new(watchdog) })
     }
 
+    /// Does all of it, from when clients are served until the process ends.
+    pub(crate) async fn run(&self, shutdown: ShutdownWatch) {
+        // An error means that the process ends.
+        if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
+            return;
+        }
+        let feed = async {
+            if let Some(watchdog) = &mut *self.watchdog.lock().await {
+                watchdog.run().await;
+            }
+        };
+        // Also during a drain.
+        tokio::join!(self.tell(shutdown), feed);
+    }
+
     fn send_ready(&self) -> io::Result<()> {
         let address = listen_address(&(self.listen)().0);
         send(&[NotifyState::Ready, NotifyState::Custom(&address), NotifyState::Status(&self.status().0)])
@@ -129,23 +142,6 @@ impl Notifier {
                 sent = status;
             }
         }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Notifier {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        // An error means that the process ends.
-        if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
-            return;
-        }
-        let feed = async {
-            if let Some(watchdog) = &mut *self.watchdog.lock().await {
-                watchdog.run().await;
-            }
-        };
-        // Also during a drain.
-        tokio::join!(self.tell(shutdown), feed);
     }
 }
 

@@ -67,7 +67,9 @@ use blob::storage;
 use context::ClientRequest;
 use trace::Trace;
 
-pub(crate) use self::log::{no_answer as log_no_answer, refused_header as log_refused_header};
+pub(crate) use self::log::{
+    no_answer as log_no_answer, refused_header as log_refused_header, refused_stream as log_refused_stream,
+};
 pub(crate) use blob::hosts::BlobHosts;
 pub(crate) use blob::redirect::Storage;
 #[cfg(feature = "hot-path")]

@@ -1,14 +1,13 @@
 //! What clients are refused: counted by reason, and told to the log within bounds.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::info;
 
 use super::client::Client;
-use crate::label::{Counts, labels};
+use crate::label::{Counts, HourCounts, labels};
 
 /// A client that is refused again and again has one line in this time.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
@@ -45,8 +44,8 @@ labels! {
 #[derive(Debug)]
 pub(crate) struct Refusals {
     counts: Counts<Reason, { Reason::ALL.len() }>,
-    began: Instant,
-    hour: [Hour; LIMITS.len()],
+    /// Of [`LIMITS`] alone.
+    hour: HourCounts<Reason, { Reason::ALL.len() }>,
     lines: Mutex<Lines>,
 }
 
@@ -60,26 +59,21 @@ struct Lines {
 impl Refusals {
     pub(super) fn new() -> Self {
         let lines = Lines { since: Instant::now(), clients: HashSet::new() };
-        Self { counts: Counts::default(), began: Instant::now(), hour: Default::default(), lines: Mutex::new(lines) }
+        Self { counts: Counts::default(), hour: HourCounts::default(), lines: Mutex::new(lines) }
     }
 
     /// One more.
     pub(crate) fn count(&self, reason: Reason) {
         self.counts.add(reason);
-        if let Some((_, hour)) = LIMITS.iter().zip(&self.hour).find(|(limit, _)| **limit == reason) {
-            hour.add(self.minute());
+        if LIMITS.contains(&reason) {
+            self.hour.add(reason);
         }
     }
 
     /// How many there were in the last hour, to the minute, by each limit of a client: after these a container engine goes to the source.
     /// Whom `access` lets in is a decision, and who knocks all the same may be anybody.
     pub(crate) fn limited_last_hour(&self) -> impl Iterator<Item = (Reason, u64)> {
-        let minute = self.minute();
-        LIMITS.into_iter().zip(self.hour.iter().map(move |hour| hour.sum(minute)))
-    }
-
-    fn minute(&self) -> u64 {
-        self.began.elapsed().as_secs() / 60
+        LIMITS.into_iter().map(|reason| (reason, self.hour.get(reason)))
     }
 
     /// How many there were for this reason.
@@ -110,38 +104,6 @@ impl Refusals {
 
 /// Limits of one client that an engine may meet.
 const LIMITS: [Reason; 3] = [Reason::Connections, Reason::Requests, Reason::Rate];
-/// Minutes that are told of.
-const HOUR: usize = 60;
-
-/// Counts of the last minutes. A flood adds to it without a lock; of the first in a minute that come at once, some may be lost.
-#[derive(Debug)]
-struct Hour([Minute; HOUR]);
-
-/// The number of a minute, and what was counted in it.
-#[derive(Debug, Default)]
-struct Minute(AtomicU64, AtomicU64);
-
-impl Default for Hour {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Minute::default()))
-    }
-}
-
-impl Hour {
-    fn add(&self, minute: u64) {
-        let at = usize::try_from(minute % HOUR as u64).unwrap_or_default();
-        let Some(Minute(number, count)) = self.0.get(at) else { return };
-        if number.swap(minute, Ordering::Relaxed) != minute {
-            count.store(0, Ordering::Relaxed);
-        }
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn sum(&self, minute: u64) -> u64 {
-        let is_recent = |at: &&Minute| minute.saturating_sub(at.0.load(Ordering::Relaxed)) < HOUR as u64;
-        self.0.iter().filter(is_recent).map(|at| at.1.load(Ordering::Relaxed)).sum()
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -149,12 +111,6 @@ mod tests {
 
     #[test]
     fn an_hour_of_what_the_limits_refuse_is_told() {
-        let hour = Hour::default();
-        assert_eq!(hour.sum(0), 0);
-        for (minute, times) in [(0, 3), (59, 2), (60, 1)] {
-            (0..times).for_each(|_| hour.add(minute));
-        }
-        assert_eq!([60, 118, 119, 120].map(|minute| hour.sum(minute)), [3, 3, 1, 0]);
         let refusals = Refusals::new();
         for reason in [Reason::Network, Reason::Rate, Reason::Rate] {
             refusals.count(reason);

@@ -1,6 +1,6 @@
 //! `/cache`: what is kept, and what that has saved the registries.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::State;
 use crate::cache::{Cache, Kind, Reason};
@@ -10,15 +10,9 @@ use crate::proxy::{Trouble, Upstream, upstreams};
 /// that whoever reads them needs to know none of the settings.
 pub(super) fn report(State { routes, cache, .. }: &State) -> Value {
     let number = |read: &dyn Fn(&Cache<Trouble>) -> u64| cache.get().map_or(0, |cache| read(cache));
-    let by_name = |all: &[(&'static str, u64)]| -> Value {
-        all.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<Map<_, _>>().into()
-    };
-    let mut hits = Kind::ALL.map(|kind| (kind.name(), number(&|cache| cache.counters().hits(kind))));
-    let mut passed = Reason::ALL.map(|reason| (reason.name(), number(&|cache| cache.counters().passes(reason))));
-    hits.sort_unstable();
-    passed.sort_unstable();
-    let [misses, collapsed, stale] =
-        [0, 1, 2].map(|at: usize| number(&|cache| cache.counters().rest().get(at).copied().unwrap_or_default()));
+    let hits = Kind::ALL.map(|kind| (kind.name(), number(&|cache| cache.counters().hits(kind))));
+    let passed = Reason::ALL.map(|reason| (reason.name(), number(&|cache| cache.counters().passes(reason))));
+    let [misses, collapsed, stale] = cache.get().map_or([0; 3], |cache| cache.counters().rest());
     let mut registries = upstreams(routes);
     registries.sort_by_cached_key(|upstream| (upstream.domain.authority().to_owned(), upstream.number));
     let registries: Vec<_> = registries.iter().map(|upstream| registry(upstream)).collect();
@@ -34,9 +28,9 @@ pub(super) fn report(State { routes, cache, .. }: &State) -> Value {
         "registries": registries,
         "requests": {
             "collapsed": collapsed,
-            "hits": by_name(&hits),
+            "hits": hits.into_iter().collect::<Value>(),
             "misses": misses,
-            "passed": by_name(&passed),
+            "passed": passed.into_iter().collect::<Value>(),
             "stale": stale,
         },
         "under_way": number(&|cache| cache.flights() as u64),

@@ -1,126 +1,167 @@
 //! `/readyz`: whether pulls can be sent here.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use super::State;
 use crate::access::Reason;
-use crate::failure::Hop;
+use crate::label::labels;
 use crate::load::{Limit, Load};
-use crate::proxy::{Upstream, has_kept, upstreams};
+use crate::metrics::labels::Hop;
+use crate::proxy::{Trouble, Upstream, has_kept, upstreams};
 use crate::token;
 
-/// Whether pulls can be sent here, and what is said of each registry and of the load. They can if every registry of the table
-/// has a valid token or, while it has none, answers that are kept for such a time; and if the process is not about to end.
-pub(super) fn readiness(state: &State) -> (bool, Value) {
-    let upstreams = upstreams(&state.routes);
-    let states: Vec<_> = upstreams.iter().map(|upstream| Readiness::of(state, upstream)).collect();
-    let is_stopping = state.load.is_stopping();
-    let ready = !is_stopping && states.iter().all(Readiness::is_ready);
-    let upstreams: Vec<_> = upstreams.iter().zip(&states).map(|(upstream, state)| state.told(upstream)).collect();
-    // After the end of the listeners it means nothing.
-    let lost = if is_stopping { Vec::new() } else { (state.lost)() };
-    let summary = [vec![summary(is_stopping, &upstreams)], lost].concat().join("; ");
-    let body = json!({
-        "ready": ready,
-        "stopping": is_stopping,
-        "summary": summary,
-        "upstreams": upstreams,
-        "load": limits(&state.load),
-    });
-    (ready, body)
-}
-
-/// Why there is or is not readiness, in a sentence for people.
-fn summary(is_stopping: bool, upstreams: &[Value]) -> String {
-    if is_stopping {
-        return "not ready: this process is about to end, and finishes what is under way".to_owned();
-    }
-    let told = |upstream: &Value| {
-        let text = |name: &str| upstream[name].as_str().unwrap_or_default().to_owned();
-        let domain = text("domain");
-        // Two identities at one registry: pulls by the other may be fine.
-        let is_one_of_several = upstreams.iter().filter(|other| other["domain"] == upstream["domain"]).count() > 1;
-        let whose = if is_one_of_several { by_identity(&upstream["identity"]) } else { String::new() };
-        format!("{domain}{whose}: {}", text("message"))
-    };
-    let of = |serves: &str| -> Vec<_> {
-        upstreams.iter().filter(|upstream| upstream["serves"] == serves).map(told).collect()
-    };
-    let nothing: Vec<_> = of("nothing");
-    let kept: Vec<_> = of("kept");
-    match (nothing.is_empty(), kept.is_empty()) {
-        (false, _) => format!("not ready: no token for {}", nothing.join("; ")),
-        (true, false) => {
-            format!("ready: only what is kept is served, because there is no token for {}", kept.join("; "))
-        }
-        (true, true) => {
-            let down =
-                |upstream: &Value| Some(format!("{}: {}", upstream["domain"].as_str()?, upstream["down"].as_str()?));
-            let down: Vec<_> = upstreams.iter().filter_map(down).collect();
-            if down.is_empty() {
-                return "ready".to_owned();
-            }
-            format!("ready: only what is kept is served, because the registry is down: {}", down.join("; "))
-        }
-    }
-}
-
-/// Who signs in, behind the registry's name.
-fn by_identity(identity: &Value) -> String {
-    let words: Vec<_> = ["kind", "id"].iter().filter_map(|key| identity[key].as_str()).collect();
-    format!(" by {}", words.join(" "))
-}
-
-/// How one registry can be served.
+/// What is known of that at one moment.
 pub(super) struct Readiness {
-    tokens: token::Readiness,
-    has_kept: bool,
+    /// The process is about to end.
+    pub is_stopping: bool,
+    /// Those of the table.
+    pub registries: Vec<Registry>,
 }
 
 impl Readiness {
     /// Now.
-    pub(super) fn of(state: &State, upstream: &Arc<Upstream>) -> Self {
-        let tokens = upstream.tokens.readiness();
-        Self { tokens, has_kept: has_kept(&state.routes, upstream) }
+    pub(super) fn of(state: &State) -> Self {
+        let registries = upstreams(&state.routes).into_iter().map(|upstream| Registry::of(state, upstream)).collect();
+        Self { is_stopping: state.load.is_stopping(), registries }
     }
 
+    /// Whether pulls can be sent here. They can if every registry has a valid token or, while it has none, answers that are kept for
+    /// such a time; and if the process is not about to end.
     pub(super) fn is_ready(&self) -> bool {
-        self.tokens.ready || self.has_kept
+        !self.is_stopping && self.registries.iter().all(Registry::is_ready)
     }
 
-    /// What clients get: all, what is kept, or nothing.
-    pub(super) fn serves(&self) -> &'static str {
+    /// The answer, with what is said of each registry and of the load.
+    pub(super) fn told(&self, state: &State) -> Value {
+        json!({
+            "ready": self.is_ready(),
+            "stopping": self.is_stopping,
+            "summary": self.summary(state),
+            "upstreams": self.registries.iter().map(Registry::told).collect::<Vec<_>>(),
+            "load": limits(&state.load),
+        })
+    }
+
+    /// Why there is or is not readiness, in a sentence for people, and which listeners have ended.
+    pub(super) fn summary(&self, state: &State) -> String {
+        // After the end of the listeners it means nothing.
+        let lost = if self.is_stopping { Vec::new() } else { (state.lost)() };
+        [vec![self.why()], lost].concat().join("; ")
+    }
+
+    fn why(&self) -> String {
+        if self.is_stopping {
+            return "not ready: this process is about to end, and finishes what is under way".to_owned();
+        }
+        let of = |serves: Serves| {
+            let those = self.registries.iter().filter(|registry| registry.serves() == serves);
+            let told = |registry: &Registry| {
+                let why = registry.message().unwrap_or_default();
+                format!("{}{}: {why}", registry.domain(), self.by_identity(registry))
+            };
+            those.map(told).collect::<Vec<_>>().join("; ")
+        };
+        let (nothing, kept) = (of(Serves::Nothing), of(Serves::Kept));
+        if !nothing.is_empty() {
+            return format!("not ready: no token for {nothing}");
+        }
+        if !kept.is_empty() {
+            return format!("ready: only what is kept is served, because there is no token for {kept}");
+        }
+        let down = |registry: &Registry| Some(format!("{}: {}", registry.domain(), registry.down.as_ref()?));
+        let down: Vec<_> = self.registries.iter().filter_map(down).collect();
+        if down.is_empty() {
+            return "ready".to_owned();
+        }
+        format!("ready: only what is kept is served, because the registry is down: {}", down.join("; "))
+    }
+
+    /// Who signs in, behind the registry's name, where there are two identities at one: pulls by the other may be fine.
+    fn by_identity(&self, registry: &Registry) -> String {
+        if self.registries.iter().filter(|other| other.domain() == registry.domain()).count() < 2 {
+            return String::new();
+        }
+        match &registry.upstream.identity {
+            (kind, Some(id)) => format!(" by {kind} {id}"),
+            (kind, None) => format!(" by {kind}"),
+        }
+    }
+}
+
+labels! {
+    /// What clients get of a registry.
+    Serves {
+        /// What they ask for.
+        All = "all",
+        /// What is kept, because there is no token.
+        Kept = "kept",
+        /// There is no token, and nothing is kept for such a time.
+        Nothing = "nothing",
+    }
+}
+
+/// One registry, and how it can be served.
+pub(super) struct Registry {
+    /// Which.
+    pub upstream: Arc<Upstream>,
+    /// Why it is known to be down, if it is.
+    pub down: Option<Arc<Trouble>>,
+    tokens: token::Readiness,
+    has_kept: bool,
+}
+
+impl Registry {
+    fn of(state: &State, upstream: Arc<Upstream>) -> Self {
+        let (tokens, has_kept) = (upstream.tokens.readiness(), has_kept(&state.routes, &upstream));
+        Self { down: upstream.health.why_down(), upstream, tokens, has_kept }
+    }
+
+    /// As people name it.
+    pub(super) fn domain(&self) -> &str {
+        self.upstream.domain.authority()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.serves() != Serves::Nothing
+    }
+
+    fn serves(&self) -> Serves {
         match (self.tokens.ready, self.has_kept) {
-            (true, _) => "all",
-            (false, true) => "kept",
-            (false, false) => "nothing",
+            (true, _) => Serves::All,
+            (false, true) => Serves::Kept,
+            (false, false) => Serves::Nothing,
+        }
+    }
+
+    /// What is wrong with its token. Also while that is still valid and only its renewal fails: there is time to act then.
+    fn message(&self) -> Option<&str> {
+        match &self.tokens.failure {
+            Some(failure) => Some(&failure.message),
+            None => (!self.tokens.ready).then_some("the first sign-in is under way"),
         }
     }
 
     /// What is said of it.
-    pub(super) fn told(&self, upstream: &Upstream) -> Value {
+    pub(super) fn told(&self) -> Value {
         let mut told = json!({
-            "domain": upstream.domain.authority(),
-            "identity": identity(upstream),
+            "domain": self.domain(),
+            "identity": identity(&self.upstream),
             "ready": self.is_ready(),
-            "serves": self.serves(),
+            "serves": self.serves().name(),
         });
-        if let Some(cause) = upstream.health.why_down() {
+        if let Some(cause) = &self.down {
             told["down"] = json!(cause.to_string());
         }
-        // Also while the token is still valid and only its renewal fails: there is time to act then.
+        if let Some(message) = self.message() {
+            told["message"] = json!(message);
+        }
         if let Some(failure) = &self.tokens.failure {
-            told["hop"] = json!(hop(failure.hop));
-            told["message"] = json!(failure.message);
+            told["hop"] = json!(Hop::from(failure.hop).name());
             told["permanent"] = json!(failure.permanent);
-            told["since"] = json!(self.tokens.since.map(timestamp));
-        } else if !self.tokens.ready {
-            told["message"] = json!("the first sign-in is under way");
+            told["since"] = json!(self.tokens.since.map(httpdate::fmt_http_date));
         }
         told
     }
@@ -132,7 +173,8 @@ pub(super) fn identity(upstream: &Upstream) -> Value {
     json!({"kind": kind, "id": id})
 }
 
-fn limits(load: &Load) -> Value {
+/// What is under way, and what was refused for its bounds.
+pub(super) fn limits(load: &Load) -> Value {
     let Load { connections, requests, bad_headers, gate, .. } = load;
     let limit = |limit: &Limit| json!({ "now": limit.count(), "max": limit.max(), "refused": limit.refused() });
     json!({
@@ -144,41 +186,39 @@ fn limits(load: &Load) -> Value {
     })
 }
 
-fn hop(hop: Hop) -> &'static str {
-    match hop {
-        Hop::Identity => "identity",
-        Hop::Exchange => "exchange",
-        Hop::Token => "token",
-    }
-}
-
-/// A date in the format of HTTP (RFC 9110 section 5.6.7).
-fn timestamp(time: SystemTime) -> String {
-    let mut text = String::new();
-    // Writing to a String does not fail.
-    let _ = write!(text, "{}", httpdate::HttpDate::from(time));
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use oci::route::Blobs;
+
     use super::*;
+    use crate::failure::{self, Failure};
+    use crate::proxy::Destination;
+
+    /// A registry with this id of its identity, whose token is valid or not, and of which answers are kept or not.
+    fn registry((id, ready, has_kept): (Option<&str>, bool, bool)) -> Registry {
+        let mut upstream = Destination::example(0, Blobs::Redirect, None).upstream;
+        Arc::get_mut(&mut upstream).expect("nobody else has it").identity = ("client_secret", id.map(str::to_owned));
+        let failure = Failure::new(failure::Hop::Identity, "no".to_owned());
+        let tokens = token::Readiness { ready, failure: Some(Arc::new(failure)), since: None };
+        Registry { upstream, down: None, tokens, has_kept }
+    }
 
     #[test]
     fn two_identities_at_one_registry_were_not_told_apart() {
-        let entry = |domain: &str, id: Option<&str>, serves: &str| json!({"domain": domain, "identity": {"kind": "client_secret", "id": id}, "serves": serves, "message": "no"});
-        for (upstreams, expected) in [
-            (vec![entry("a.azurecr.io", Some("1"), "nothing")], "not ready: no token for a.azurecr.io: no"),
+        for (registries, expected) in [
+            (&[(Some("1"), false, false)][..], "not ready: no token for example.azurecr.io: no"),
             (
-                vec![entry("a.azurecr.io", Some("1"), "all"), entry("a.azurecr.io", Some("2"), "nothing")],
-                "not ready: no token for a.azurecr.io by client_secret 2: no",
+                &[(Some("1"), true, false), (Some("2"), false, false)],
+                "not ready: no token for example.azurecr.io by client_secret 2: no",
             ),
             (
-                vec![entry("a.azurecr.io", Some("1"), "all"), entry("a.azurecr.io", None, "kept")],
-                "ready: only what is kept is served, because there is no token for a.azurecr.io by client_secret: no",
+                &[(Some("1"), true, false), (None, false, true)],
+                "ready: only what is kept is served, because there is no token for example.azurecr.io by client_secret: no",
             ),
+            (&[(Some("1"), true, false)], "ready"),
         ] {
-            assert_eq!(summary(false, &upstreams), expected);
+            let registries = registries.iter().copied().map(registry).collect();
+            assert_eq!(Readiness { is_stopping: false, registries }.why(), expected);
         }
     }
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
-use pingora_core::services::background::BackgroundService;
 use tokio::time::timeout;
 
 use crate::metrics::Meters;
@@ -18,11 +16,9 @@ impl Chronicler {
     pub(crate) fn new(meters: Arc<Meters>) -> Self {
         Self(meters)
     }
-}
 
-#[async_trait]
-impl BackgroundService for Chronicler {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
+    /// Does so until the process stops.
+    pub(crate) async fn run(&self, mut shutdown: ShutdownWatch) {
         while timeout(STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {
             self.0.history.step(&self.0);
         }

@@ -187,7 +187,7 @@ fn samples(state: &State) -> Vec<Samples> {
     all.push(build);
     all.extend(requests(state));
     all.extend(calls(state));
-    all.push(Samples::one(&names::READY, health::readiness(state).0));
+    all.push(Samples::one(&names::READY, health::Readiness::of(state).is_ready()));
     all.extend(registries(state));
     all.extend(cache(state));
     all.extend(load(state));

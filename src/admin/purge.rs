@@ -35,7 +35,7 @@ fn forget(State { routes: live, cache, .. }: &State, image: &Image, choice: &Cho
                 blob.as_deref().map(|path| KeyRef { registry: known.number, part: Part::Configuration, path });
             // That a blob is one only its manifest tells, which stays.
             let configuration = configuration.filter(|key| cache.peek(key).is_some());
-            purged += cache.purge(known.number, |_, path, content| {
+            purged += cache.purge(known.number, |path, content| {
                 meant.includes(path, content.map(|content| content.digest.as_deref().unwrap_or_default()))
             });
             if let Some(key) = configuration {

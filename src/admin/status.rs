@@ -6,15 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::health::{self, Readiness};
+use super::health::{self, Readiness, Registry};
 use super::process::Process;
 use super::{Reply, State, cache, named};
+use crate::access::Client;
 use crate::load::opening::{Handshake, Openings, RefusedProxyHeader};
 use crate::metrics::history::{STEP, Sum};
 use crate::metrics::labels::Cause;
-use crate::metrics::recent::Failure;
+use crate::metrics::recent::{Count, Failure};
 use crate::metrics::refused::LastHour;
-use crate::proxy::{Call, Destination, Target, Upstream, upstreams};
+use crate::proxy::{Call, Destination, Target};
 use crate::token::{Life, TokenReport};
 use oci::request::Request;
 use oci::route::{OnFailure, Route};
@@ -28,12 +29,11 @@ const USE: &str = "use /status?image=docker.io/library/nginx:1.27";
 /// The error is the answer to a query that is not this.
 pub(super) fn report(state: &State, query: Option<&str>) -> Result<Value, Reply> {
     let asked = query.filter(|query| !query.is_empty()).map(|query| asked(state, query)).transpose()?;
-    let (ready, readiness) = health::readiness(state);
+    let mut now = Readiness::of(state);
     let (sum, process) = (Sum::of(&state.meters), Process::read());
     let failures = state.meters.failures.all();
-    let mut registries = upstreams(&state.routes);
-    registries.sort_by_cached_key(|upstream| (upstream.domain.authority().to_owned(), upstream.number));
-    let registries: Vec<_> = registries.iter().map(|upstream| registry(state, upstream, &failures)).collect();
+    now.registries.sort_by_cached_key(|registry| (registry.domain().to_owned(), registry.upstream.number));
+    let registries: Vec<_> = now.registries.iter().map(|registry| told(registry, &failures)).collect();
     let points: Vec<_> = state.meters.history.points().iter().map(|point| {
         let millis = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
         json!({"at": point.at, "rate": point.rate, "failed": point.failed, "median": millis(point.median), "slow": millis(point.slow)})
@@ -42,14 +42,14 @@ pub(super) fn report(state: &State, query: Option<&str>) -> Result<Value, Reply>
         "version": env!("CARGO_PKG_VERSION"),
         "build": env!("ACR_CACHE_PROXY_BUILD"),
         "uptime_seconds": state.started.elapsed().as_secs(),
-        "ready": ready,
-        "stopping": readiness["stopping"],
-        "summary": readiness["summary"],
+        "ready": now.is_ready(),
+        "stopping": now.is_stopping,
+        "summary": now.summary(state),
         "registries": registries,
         "routes": routes(state),
         "requests": {"total": sum.requests, "failed": sum.failed, "hits": sum.hits},
         "history": {"step_seconds": STEP.as_secs(), "points": points},
-        "load": readiness["load"],
+        "load": health::limits(&state.load),
         "opening": opening(&state.load.openings),
         "cache": cache::report(state),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
@@ -101,18 +101,18 @@ fn opening(openings: &Openings) -> Value {
     })
 }
 
-fn registry(state: &State, upstream: &Arc<Upstream>, failures: &[Failure]) -> Value {
-    let (health, TokenReport { refresh, access, repositories, .. }) = (&upstream.health, upstream.tokens.report());
-    let domain = upstream.domain.authority();
-    let mut told = Readiness::of(state, upstream).told(upstream);
+fn told(registry: &Registry, failures: &[Failure]) -> Value {
+    let health = &registry.upstream.health;
+    let TokenReport { refresh, access, repositories, .. } = registry.upstream.tokens.report();
+    let mut told = registry.told();
     let paused = Call::ALL.into_iter().map(|call| (call, health.pause_left(call))).filter(|(_, left)| !left.is_zero());
     let paused = paused.map(|(call, left)| json!({"call": call.plural(), "left_seconds": seconds(left)}));
-    let last_failure = failures.iter().find(|failure| failure.registry.as_deref() == Some(domain));
+    let last_failure = failures.iter().find(|failure| failure.registry == registry.domain());
     let more = json!({
         "token": {"refresh": life(refresh), "access": life(access), "repositories": repositories},
         "last_success_seconds": health.last_success().map(|ago| ago.as_secs()),
         "last_failure": last_failure.map(|failure| json!({"at": unix(failure.at), "error": failure.error})),
-        "down": health.why_down().map(|cause| cause.to_string()),
+        "down": registry.down.as_ref().map(|cause| cause.to_string()),
         "paused": paused.collect::<Vec<_>>(),
         "pauses": health.pauses(),
         "stale": health.stale_answers(),
@@ -182,8 +182,8 @@ fn image(source: &str, path: &str) -> String {
 }
 
 fn clients(state: &State) -> Vec<Value> {
-    let top = state.meters.clients.top(LISTED).into_iter();
-    top.map(|(client, count)| json!({"client": client, "requests": count.times, "last_seconds": count.last.elapsed().as_secs()})).collect()
+    let told = |(client, count): (Client, Count)| json!({"client": client.to_string(), "requests": count.times, "last_seconds": count.last.elapsed().as_secs()});
+    state.meters.clients.top(LISTED).into_iter().map(told).collect()
 }
 
 fn seconds(time: Duration) -> u64 {

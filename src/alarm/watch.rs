@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
-use pingora_core::services::background::BackgroundService;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
@@ -64,6 +62,39 @@ impl Watcher {
     /// Of the registries and routes of this table.
     pub(crate) fn new(routes: Arc<Table>, notify: Arc<ArcSwap<Notify>>) -> Self {
         Self { routes, notify, seen: Mutex::default() }
+    }
+
+    /// Watches until the process stops.
+    pub(crate) async fn run(&self, mut shutdown: ShutdownWatch) {
+        let Seen { alarms, routes, told, waiting } = &mut *self.seen.lock().await;
+        let (mut last, mut running) = (Instant::now(), None::<Pin<Box<dyn Future<Output = ()> + Send>>>);
+        loop {
+            if running.is_none() {
+                running = waiting.pop_front().map(|run| Box::pin(run.finish()) as _);
+            }
+            let ended = async {
+                match &mut running {
+                    Some(run) => run.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let notify = self.notify.load_full();
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                // No look waits for it: what the log is to be told has nothing to do with a program that hangs.
+                () = ended => running = None,
+                () = sleep_until(last + STEP.min(notify.after)) => {
+                    let now = Instant::now();
+                    upstreams(&self.routes).iter().for_each(|upstream| upstream.health.look());
+                    let faults = self.faults(now, notify.after, routes);
+                    let events = alarms.look(now, faults, notify.after);
+                    if !events.is_empty() {
+                        self.tell(events, &notify, told, waiting);
+                    }
+                    last = now;
+                }
+            }
+        }
     }
 
     /// Everything that is wrong now.
@@ -184,41 +215,6 @@ fn message(event: &Event, refused: u64, of_routes: &str) -> String {
         _ => format!("{refused} requests were refused in the last hour: {of_routes}"),
     };
     format!("{subject}: for {lasted} now: {}; {refused}", what(fault, false))
-}
-
-#[async_trait]
-impl BackgroundService for Watcher {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Seen { alarms, routes, told, waiting } = &mut *self.seen.lock().await;
-        let (mut last, mut running) = (Instant::now(), None::<Pin<Box<dyn Future<Output = ()> + Send>>>);
-        loop {
-            if running.is_none() {
-                running = waiting.pop_front().map(|run| Box::pin(run.finish()) as _);
-            }
-            let ended = async {
-                match &mut running {
-                    Some(run) => run.await,
-                    None => std::future::pending().await,
-                }
-            };
-            let notify = self.notify.load_full();
-            tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
-                // No look waits for it: what the log is to be told has nothing to do with a program that hangs.
-                () = ended => running = None,
-                () = sleep_until(last + STEP.min(notify.after)) => {
-                    let now = Instant::now();
-                    upstreams(&self.routes).iter().for_each(|upstream| upstream.health.look());
-                    let faults = self.faults(now, notify.after, routes);
-                    let events = alarms.look(now, faults, notify.after);
-                    if !events.is_empty() {
-                        self.tell(events, &notify, told, waiting);
-                    }
-                    last = now;
-                }
-            }
-        }
-    }
 }
 
 /// Whether the requests of a route are refused, all of them.
@@ -373,7 +369,7 @@ mod tests {
         let notify = Notify { command: Vec::new(), after: AFTER };
         let watcher = Watcher::new(routes, Arc::new(ArcSwap::from_pointee(notify)));
         let (_end, shutdown) = watch::channel(false);
-        let watching = tokio::spawn(async move { watcher.start(shutdown).await });
+        let watching = tokio::spawn(async move { watcher.run(shutdown).await });
         sleep(Duration::from_secs(60) + 2 * STEP).await;
         assert!(!health.is_watched(), "nobody has asked for anything");
         watching.abort();

@@ -167,7 +167,7 @@ async fn what_is_purged_while_it_is_fetched_is_counted_and_is_no_answer_that_is_
         async move { cache.look_up(TAG, &lifetimes(30), || Gated { opened, failed: None }).await.0 }
     });
     tokio::task::yield_now().await;
-    let all = |_, _: &str, _: Option<&Content>| true;
+    let all = |_: &str, _: Option<&Content>| true;
     assert_eq!(cache.purge(2, all), Purged::default(), "another registry's");
     assert_eq!(cache.purge(1, all), Purged { entries: 0, flights: 1 });
     assert_eq!(cache.purge(1, all), Purged::default());
@@ -252,7 +252,7 @@ async fn what_is_not_kept_costs_no_flight_for_a_minute() {
     assert_eq!(cache.counters().passes(Reason::Answer), 3);
     sleep(MINUTE).await;
     assert_eq!((passes().await, passes().await), (2, 2));
-    cache.purge(1, |_, _, _| true);
+    cache.purge(1, |_, _| true);
     assert_eq!((passes().await, passes().await), (3, 3));
 }
 

@@ -12,9 +12,9 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::activation::Sockets;
 use crate::answer::API_VERSION;
 use crate::host::Host;
-use crate::listen::activation::Sockets;
 use crate::program::{Printed, run as run_to_its_end};
 
 /// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes

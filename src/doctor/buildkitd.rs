@@ -6,11 +6,11 @@ use super::expected::{Expected, List, edit, leftover, misplaced, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use super::started::{self, Running, broken, not_loaded};
+use crate::activation::Sockets;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::text;
 use crate::client_config::{BUILDKITD_TOML, Client};
 use crate::host::{self, Host, Text};
-use crate::listen::activation::Sockets;
 use crate::unit::Unit;
 
 const SOCKET: &str = "/run/buildkit/buildkitd.sock";

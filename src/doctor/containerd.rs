@@ -10,11 +10,11 @@ use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
 use super::started::{self, Running, broken, not_loaded};
+use crate::activation::Sockets;
 use crate::client_config::address::{Order, order};
 use crate::client_config::text;
 use crate::client_config::{CONTAINERD_CERTS_D as CERTS_D, Client};
 use crate::host::{self, Host, Text};
-use crate::listen::activation::Sockets;
 use crate::shell::shell_word;
 use crate::unit::Unit;
 

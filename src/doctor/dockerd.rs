@@ -12,11 +12,11 @@ use super::expected::{Expected, List, by_hand, misplaced, unreadable, without_ma
 use super::finding::{Examined, Part, Way};
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
+use crate::activation::{Socket, Sockets};
 use crate::client_config::address::{Address, Order, order};
 use crate::client_config::text::MARK;
 use crate::client_config::{self, DAEMON_JSON, DOCKER_CERTS_D as CERTS_D, unmarked};
 use crate::host::{self, Host, Text};
-use crate::listen::activation::{Socket, Sockets};
 use crate::unit::Unit;
 
 mod former;

@@ -6,11 +6,11 @@ use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unread
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
 use super::started::{self, Running, broken};
+use crate::activation::Sockets;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Broken, Client, Node, SWITCH};
 use crate::config::parse_yaml;
 use crate::host::{DENIED, Host, Text};
-use crate::listen::activation::Sockets;
 use crate::shell::shell_word;
 
 const KINDS: [(Part, Client); 2] = [(Part::K3s, Client::K3s), (Part::Rke2, Client::Rke2)];

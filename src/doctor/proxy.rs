@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
+use crate::activation::Sockets;
 use crate::config::service_user::{Closed, ServiceUser};
 use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
 use crate::installed::{OWN_UNIT as UNIT, RELOAD, RESTART};
-use crate::listen::activation::Sockets;
 use crate::metrics::labels::Cause;
 use crate::shell::shell_word;
 

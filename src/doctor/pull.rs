@@ -15,9 +15,9 @@ use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part, Way};
 use super::report::Report;
 use super::{containerd, dockerd, podman};
+use crate::activation::Sockets;
 use crate::config::Config;
 use crate::host::Host;
-use crate::listen::activation::Sockets;
 use failure::{Failure, is_by_policy};
 
 mod failure;

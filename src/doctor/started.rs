@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use super::ask;
 use super::expected::{Expected, by_hand, unreadable};
 use super::finding::{Code, Examined, Finding, Way};
+use crate::activation::Sockets;
 use crate::host::{self, DENIED, Host};
-use crate::listen::activation::Sockets;
 use crate::shell::shell_word;
 use crate::unit::{Unit, Unknown};
 

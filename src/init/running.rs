@@ -8,9 +8,9 @@ use super::port::{self, Port};
 use super::served::{self, Running, Unread};
 use super::service::Manager;
 use super::{Init, Step};
+use crate::activation::Socket;
 use crate::admin::ways::Ways;
 use crate::config::Config;
-use crate::listen::activation::Socket;
 
 impl<R: BufRead, W: Write> Init<'_, R, W> {
     /// Whether the proxy can listen where the configuration says, or one does already; else it is told.

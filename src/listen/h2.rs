@@ -4,7 +4,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,14 +13,16 @@ use pingora::http::RequestHeader;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::ShutdownWatch;
 
 use super::header::MAX_FIELDS;
 use super::refusal::NoRequest;
 use crate::access::{Place, Reason};
 use crate::load::Load;
+use crate::peer::Peer;
 use crate::proxy::room::Share;
-use crate::proxy::served;
+use crate::proxy::{self, served};
 
 /// An app, each of whose requests runs with the watch of its deadlines and its connection's place.
 pub(crate) struct WithDeadlines<A> {
@@ -72,12 +73,14 @@ fn forget_length_of_zero(request: &mut RequestHeader) {
 }
 
 impl<A> WithDeadlines<A> {
-    /// Answers with status and header alone, which wait for no window.
-    async fn refuse(&self, mut session: ServerSession, status: u16, why: Reason) {
-        self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
-        self.load.gate.refusals().count(why);
+    /// Answers with status and header alone, which wait for no window. That is counted and logged as over HTTP/1.
+    async fn refuse(&self, mut session: ServerSession, why: NoRequest) {
+        self.load.refuse_header(why.reason());
+        let refusal = why.refusal();
+        let client = session.client_addr().and_then(SocketAddr::as_inet).copied();
+        proxy::log_refused_stream(client, session.digest().and_then(Peer::of), &refusal);
         // It fails if the client has left, and then nobody waits for it.
-        let _ = session.respond_error(status).await;
+        let _ = session.respond_error(refusal.status().as_u16()).await;
     }
 }
 
@@ -93,12 +96,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
             return None;
         }
         if session.req_header().headers.len() > MAX_FIELDS {
-            self.refuse(session, 400, Reason::Malformed).await;
+            self.refuse(session, NoRequest::TooManyFields).await;
             return None;
         }
         let mut share = Share::of_header();
         if !share.grow_header(length(session.req_header())) {
-            self.refuse(session, NoRequest::NoRoom.refusal().status().as_u16(), Reason::HeaderSize).await;
+            self.refuse(session, NoRequest::NoRoom).await;
             return None;
         }
         forget_length_of_zero(session.req_header_mut());

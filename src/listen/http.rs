@@ -22,8 +22,9 @@ use super::near_timer::NearTimer;
 use super::refusal::{self, NoRequest};
 use super::tls::Revocation;
 use super::{Kind, drain};
-use crate::access::{Bounds, Denial, Place, Reason};
+use crate::access::{Bounds, Denial, Place};
 use crate::load::Load;
+use crate::load::opening::RefusedProxyHeader;
 use crate::proxy::room::Share;
 use crate::proxy::{self, served};
 
@@ -319,7 +320,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                         return Next::Request(connection.take_request(length, header.has_body()), share);
                     }
                     Err(Malformed) if proxy_protocol::is_begun(bytes) => {
-                        return refused(NoRequest::ProxyHeaderRefused, begun);
+                        return refused(NoRequest::ProxyHeader(RefusedProxyHeader::Untrusted), begun);
                     }
                     Err(Malformed) => return refused(malformed, begun),
                     Ok(None) if bytes.len() >= bounds.header_size => return refused(NoRequest::TooLarge, begun),
@@ -351,15 +352,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
 
     /// Answers and ends what never becomes a request. That is counted and, for clients, logged as requests are.
     async fn refuse(&self, connection: &mut Connection<impl Stream>, why: NoRequest, elapsed: Duration) {
-        if let Some(why) = why.proxy_header() {
-            self.load.openings.refuse_proxy_header(why);
-        } else {
-            self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
-            self.load.gate.refusals().count(match why {
-                NoRequest::TooLarge | NoRequest::NoRoom => Reason::HeaderSize,
-                NoRequest::TooSlow => Reason::HeaderTime,
-                _ => Reason::Malformed,
-            });
+        match why {
+            NoRequest::ProxyHeader(why) => self.load.openings.refuse_proxy_header(why),
+            why => self.load.refuse_header(why.reason()),
         }
         if self.kind == Kind::Clients {
             proxy::log_refused_header(connection.client(), connection.peer(), &why.refusal(), elapsed);

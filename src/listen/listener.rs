@@ -35,7 +35,7 @@ use super::socket::Socket;
 use super::tls::{FILES_STEP, Revocation};
 use crate::config::Endpoint;
 use crate::liveness::{Heartbeat, Liveness};
-use crate::load::{Limit, Load};
+use crate::load::{Guard, Limit, Load};
 
 /// When a connection cannot be accepted, as for want of file descriptors, it stays in the queue. To retry at once would only
 /// take processor time from the requests that could free a descriptor.
@@ -190,7 +190,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     }
 
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
-    fn serve_stream<S: Stream + AsFd>(&self, mut stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) -> bool {
+    fn serve_stream<S: Stream + AsFd>(&self, stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) -> bool {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
         if self.http.kind() == Kind::Admin {
             let place = self.places.enter(peer.as_inet().map(|peer| peer.ip()), &self.connections);
@@ -227,15 +227,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     drop(guard);
                 });
             }
-            _ => match self.load.gate.answer() {
-                Some(answer) => drop(tokio::spawn(async move {
-                    refusal::refuse(&mut stream, NoRequest::TooManyConnections).await;
-                    drop((stream, guard, answer));
-                })),
-                None => refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
-            },
+            _ => self.refuse(stream, guard, opening.load().tls.is_some()),
         }
         false
+    }
+
+    /// Ends a connection that is over the limit, in words that its client understands.
+    fn refuse<S: Stream>(&self, mut stream: S, guard: Guard, has_tls: bool) {
+        let why = NoRequest::TooManyConnections;
+        match self.load.gate.answer() {
+            Some(answer) => drop(tokio::spawn(async move {
+                if has_tls {
+                    refusal::alert(&mut stream, why, false).await;
+                } else {
+                    refusal::refuse(&mut stream, why).await;
+                }
+                drop((stream, guard, answer));
+            })),
+            None if has_tls => refusal::alert_at_once(stream, why),
+            None => refusal::refuse_at_once(stream, why),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use super::tls::{Revocation, Secured, Tls};
 use crate::access::{Denial, Gate, Networks, Place};
 use crate::config::Listener;
 use crate::load::Load;
-use crate::load::opening::Handshake;
+use crate::load::opening::{Handshake, RefusedProxyHeader};
 use crate::net::certificate::Wrong as OfCertificate;
 use crate::proxy;
 
@@ -161,13 +161,13 @@ impl Opening {
         let mut bytes = BytesMut::new();
         if self.proxy_protocol.as_ref().is_some_and(|trusted| covers(trusted, &client)) {
             let header = timeout_at(deadline, read_header(&mut socket, &mut bytes)).await;
-            match header.unwrap_or(Err(Some(NoRequest::ProxyHeaderTooSlow))) {
+            match header.unwrap_or(Err(Some(RefusedProxyHeader::TooSlow))) {
                 Ok(Some(source)) => client = source.into(),
                 Ok(None) => {}
                 // It has sent nothing, as a check of the port does.
                 Err(_) if bytes.is_empty() => return None,
                 Err(why) => {
-                    let why = why.unwrap_or(NoRequest::ProxyHeaderMalformed);
+                    let why = why.unwrap_or(RefusedProxyHeader::Malformed);
                     self.refuse_header(&mut socket, &client, why, begun, load).await;
                     return None;
                 }
@@ -197,7 +197,7 @@ impl Opening {
         }
         if bytes.first() != Some(&TLS_HANDSHAKE) {
             if proxy_protocol::is_begun(&bytes) {
-                self.refuse_header(&mut socket, &client, NoRequest::ProxyHeaderRefused, begun, load).await;
+                self.refuse_header(&mut socket, &client, RefusedProxyHeader::Untrusted, begun, load).await;
             } else {
                 load.openings.handshake(Handshake::NotTls);
                 let refusal = NoRequest::NotTls.refusal();
@@ -226,13 +226,12 @@ impl Opening {
         &self,
         socket: &mut Socket<S>,
         client: &SocketAddr,
-        why: NoRequest,
+        why: RefusedProxyHeader,
         begun: Instant,
         load: &Load,
     ) {
-        if let Some(why) = why.proxy_header() {
-            load.openings.refuse_proxy_header(why);
-        }
+        load.openings.refuse_proxy_header(why);
+        let why = NoRequest::ProxyHeader(why);
         let (client, refusal) = (client.as_inet().copied(), why.refusal());
         if self.tls.is_some() {
             proxy::log_no_answer(client, refusal.message(), begun.elapsed());
@@ -285,7 +284,7 @@ async fn deny<S: Stream>(
         proxy::log_no_answer(client, &denial.to_string(), begun.elapsed());
     }
     if let Some(_answer) = load.gate.answer() {
-        refusal::alert(socket, denial, hello.is_empty()).await;
+        refusal::alert(socket, NoRequest::Denied(denial), hello.is_empty()).await;
     }
 }
 
@@ -298,7 +297,7 @@ fn refuse_handshake(why: &NoTls, client: &SocketAddr, begun: Instant, load: &Loa
 async fn read_header<S: Stream>(
     socket: &mut Socket<S>,
     bytes: &mut BytesMut,
-) -> Result<Option<std::net::SocketAddr>, Option<NoRequest>> {
+) -> Result<Option<std::net::SocketAddr>, Option<RefusedProxyHeader>> {
     loop {
         if read(socket, bytes).await.unwrap_or_default() == 0 {
             return Err(None);
@@ -309,9 +308,9 @@ async fn read_header<S: Stream>(
                 return Ok(header.client);
             }
             Ok(None) => {}
-            Err(Wrong::Missing) => return Err(Some(NoRequest::ProxyHeaderMissing)),
-            Err(Wrong::TooLong) => return Err(Some(NoRequest::ProxyHeaderTooLong)),
-            Err(Wrong::Malformed) => return Err(Some(NoRequest::ProxyHeaderMalformed)),
+            Err(Wrong::Missing) => return Err(Some(RefusedProxyHeader::Missing)),
+            Err(Wrong::TooLong) => return Err(Some(RefusedProxyHeader::TooLong)),
+            Err(Wrong::Malformed) => return Err(Some(RefusedProxyHeader::Malformed)),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum NoRequest {
     NotHttp,
     /// The header is larger than its limit.
     TooLarge,
+    /// It has more fields than HTTP/1 may have.
+    TooManyFields,
     /// One that came when as many bytes of others were held as may be.
     NoRoom,
     /// The header has not ended in time.
@@ -34,16 +36,8 @@ pub(crate) enum NoRequest {
     TooManyConnections,
     /// The client may not pull, or has too many connections open.
     Denied(Denial),
-    /// A header of the PROXY protocol, from a peer that is not trusted with one.
-    ProxyHeaderRefused,
-    /// None, from a peer that has to send one.
-    ProxyHeaderMissing,
-    /// One that cannot be read, or that broke off.
-    ProxyHeaderMalformed,
-    /// One that is larger than its limit.
-    ProxyHeaderTooLong,
-    /// One that has not ended in time.
-    ProxyHeaderTooSlow,
+    /// A header of the PROXY protocol, or what came in place of one.
+    ProxyHeader(RefusedProxyHeader),
     /// The first bytes are not TLS's, on a listener that speaks nothing else.
     NotTls,
 }
@@ -61,6 +55,7 @@ impl NoRequest {
                 Code::Unsupported,
                 "the header is larger than limits.header_size",
             ),
+            Self::TooManyFields => (StatusCode::BAD_REQUEST, Code::Unsupported, "the header has too many fields"),
             Self::NoRoom => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many long headers are held at once")
             }
@@ -74,39 +69,18 @@ impl NoRequest {
                 let (status, code, _) = denial.answer();
                 return Refusal::new(status, code, denial.to_string());
             }
-            Self::ProxyHeaderRefused => (
-                StatusCode::BAD_REQUEST,
-                Code::Unsupported,
-                "a PROXY protocol header that this listener does not take from this sender: its proxy_protocol says from whom",
-            ),
-            Self::ProxyHeaderMissing => (
-                StatusCode::BAD_REQUEST,
-                Code::Unsupported,
-                "no PROXY protocol header, which every connection from proxy_protocol.trusted begins with",
-            ),
-            Self::ProxyHeaderMalformed => {
-                (StatusCode::BAD_REQUEST, Code::Unsupported, "the PROXY protocol header cannot be read")
-            }
-            Self::ProxyHeaderTooLong => {
-                (StatusCode::BAD_REQUEST, Code::Unsupported, "the PROXY protocol header is larger than its limit")
-            }
-            Self::ProxyHeaderTooSlow => {
-                (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the PROXY protocol header has not ended in time")
-            }
+            Self::ProxyHeader(why) => proxy_header(why),
             Self::NotTls => (StatusCode::BAD_REQUEST, Code::Unsupported, "this port speaks TLS: use https"),
         };
         Refusal::new(status, code, message)
     }
 
-    /// What is wrong with the PROXY protocol's header, if that is what it is.
-    pub(super) fn proxy_header(self) -> Option<RefusedProxyHeader> {
+    /// What a header that is refused counts as.
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Self::ProxyHeaderRefused => Some(RefusedProxyHeader::Untrusted),
-            Self::ProxyHeaderMissing => Some(RefusedProxyHeader::Missing),
-            Self::ProxyHeaderMalformed => Some(RefusedProxyHeader::Malformed),
-            Self::ProxyHeaderTooLong => Some(RefusedProxyHeader::TooLong),
-            Self::ProxyHeaderTooSlow => Some(RefusedProxyHeader::TooSlow),
-            _ => None,
+            Self::TooLarge | Self::NoRoom => Reason::HeaderSize,
+            Self::TooSlow => Reason::HeaderTime,
+            _ => Reason::Malformed,
         }
     }
 
@@ -123,6 +97,36 @@ impl NoRequest {
         );
         [head.into_bytes(), body].concat()
     }
+
+    /// What a client of TLS understands in place of the answer: a fatal alert (RFC 8446 section 6).
+    fn alert(self) -> [u8; 7] {
+        const ACCESS_DENIED: u8 = 49;
+        const INTERNAL_ERROR: u8 = 80;
+        let why = match self {
+            Self::Denied(denial) if denial.reason() != Reason::Connections => ACCESS_DENIED,
+            // Where there are too many connections it may come again, so it is not told that it has no access.
+            _ => INTERNAL_ERROR,
+        };
+        // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
+        [21, 3, 3, 0, 2, 2, why]
+    }
+}
+
+fn proxy_header(why: RefusedProxyHeader) -> (StatusCode, Code, &'static str) {
+    let (status, message) = match why {
+        RefusedProxyHeader::Untrusted => (
+            StatusCode::BAD_REQUEST,
+            "a PROXY protocol header that this listener does not take from this sender: its proxy_protocol says from whom",
+        ),
+        RefusedProxyHeader::Missing => (
+            StatusCode::BAD_REQUEST,
+            "no PROXY protocol header, which every connection from proxy_protocol.trusted begins with",
+        ),
+        RefusedProxyHeader::Malformed => (StatusCode::BAD_REQUEST, "the PROXY protocol header cannot be read"),
+        RefusedProxyHeader::TooLong => (StatusCode::BAD_REQUEST, "the PROXY protocol header is larger than its limit"),
+        RefusedProxyHeader::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the PROXY protocol header has not ended in time"),
+    };
+    (status, Code::Unsupported, message)
 }
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.
@@ -138,18 +142,12 @@ pub(crate) async fn refuse_after_first_bytes(stream: &mut (impl AsyncRead + Asyn
     }
 }
 
-/// Ends the connection with a fatal alert of TLS (RFC 8446 section 6) in place of a handshake. It waits for the client's hello, unless
-/// that has come, and takes twice [`LINGER`] at most.
-pub(crate) async fn alert(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), denial: Denial, waits: bool) {
-    const ACCESS_DENIED: u8 = 49;
-    const INTERNAL_ERROR: u8 = 80;
-    // Who has too many connections may come again, so it is not told that it has no access.
-    let why = if denial.reason() == Reason::Connections { INTERNAL_ERROR } else { ACCESS_DENIED };
-    if waits && !says_something(stream).await {
-        return;
+/// Ends the connection with an alert in place of a handshake. If it `waits` for the client's hello, it takes twice [`LINGER`] at
+/// most.
+pub(crate) async fn alert(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest, waits: bool) {
+    if !waits || says_something(stream).await {
+        end_with(stream, &why.alert()).await;
     }
-    // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
-    end_with(stream, &[21, 3, 3, 0, 2, 2, why]).await;
 }
 
 /// Whether the client has sent a byte within [`LINGER`].
@@ -167,9 +165,18 @@ async fn end_with(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[
     let _ = tokio::time::timeout(LINGER, ended).await;
 }
 
-/// Answers as far as that can be done without waiting; the caller closes the connection.
-pub(crate) fn refuse_at_once(mut stream: impl AsyncWrite + Unpin, why: NoRequest) {
-    let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), &why.answer());
+/// Answers as far as that can be done without waiting, and closes the connection.
+pub(crate) fn refuse_at_once(stream: impl AsyncWrite + Unpin, why: NoRequest) {
+    write_at_once(stream, &why.answer());
+}
+
+/// The same by an alert.
+pub(crate) fn alert_at_once(stream: impl AsyncWrite + Unpin, why: NoRequest) {
+    write_at_once(stream, &why.alert());
+}
+
+fn write_at_once(mut stream: impl AsyncWrite + Unpin, answer: &[u8]) {
+    let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), answer);
 }
 
 #[cfg(test)]
@@ -184,8 +191,8 @@ mod tests {
             (NoRequest::TooLarge, 431),
             (NoRequest::NoRoom, 503),
             (NoRequest::TooManyConnections, 503),
-            (NoRequest::ProxyHeaderRefused, 400),
-            (NoRequest::ProxyHeaderTooSlow, 408),
+            (NoRequest::ProxyHeader(RefusedProxyHeader::Untrusted), 400),
+            (NoRequest::ProxyHeader(RefusedProxyHeader::TooSlow), 408),
             (NoRequest::NotTls, 400),
         ] {
             let answer = why.answer();

@@ -3,18 +3,19 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
 use ahash::RandomState;
 
 use super::locked;
+use crate::access::Client;
 
 /// Images of one route that are counted at once; of more, the one with the fewest pulls gives its place away. Counts are then
 /// too high by at most what that one had.
 const MAX_IMAGES: usize = 128;
-/// Clients at once: addresses, of IPv6 networks of 64 bits.
+/// Clients at once.
 const MAX_CLIENTS: usize = 512;
 /// Failed requests that are remembered.
 const MAX_FAILURES: usize = 32;
@@ -113,8 +114,8 @@ impl Images {
     }
 }
 
-/// The clients of the process.
-pub(crate) struct Clients(Mutex<Sketch<IpAddr>>);
+/// The clients of the process, as limits count them.
+pub(crate) struct Clients(Mutex<Sketch<Client>>);
 
 impl Default for Clients {
     fn default() -> Self {
@@ -125,18 +126,11 @@ impl Default for Clients {
 impl Clients {
     /// A request has come from this address.
     pub(crate) fn asked(&self, address: IpAddr) {
-        let network = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                Some(address) => IpAddr::V4(address),
-                None => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            },
-        };
-        locked(&self.0).add(&network);
+        locked(&self.0).add(&Client::from(address));
     }
 
     /// Those that have asked most often.
-    pub(crate) fn top(&self, most: usize) -> Vec<(IpAddr, Count)> {
+    pub(crate) fn top(&self, most: usize) -> Vec<(Client, Count)> {
         locked(&self.0).top(most)
     }
 }
@@ -147,7 +141,7 @@ pub(crate) struct Failure {
     /// When it ended.
     pub at: SystemTime,
     /// The registry that it was for.
-    pub registry: Option<String>,
+    pub registry: String,
     /// Its method.
     pub method: String,
     /// Its path, without the query.
@@ -209,7 +203,7 @@ mod tests {
         let mut top: Vec<_> =
             clients.top(9).into_iter().map(|(client, count)| (client.to_string(), count.times)).collect();
         top.sort();
-        let expected = [("192.0.2.1", 2), ("2001:db8:0:1::", 1), ("2001:db8::", 2)];
+        let expected = [("192.0.2.1", 2), ("2001:db8:0:1::/64", 1), ("2001:db8::/64", 2)];
         assert_eq!(top, expected.map(|(client, times)| (client.to_owned(), times)));
     }
 
@@ -219,7 +213,7 @@ mod tests {
         for number in 0..100 {
             failures.add(Failure {
                 at: SystemTime::now(),
-                registry: None,
+                registry: String::new(),
                 method: "GET".to_owned(),
                 path: number.to_string(),
                 status: 503,

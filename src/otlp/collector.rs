@@ -12,7 +12,7 @@ use reqwest::Url;
 use super::export::{Collect, NotTaken, Taken};
 use super::message::ExportTraceServiceResponse;
 use super::settings::Settings;
-use crate::answer::{read_body, retry_after, with_causes};
+use crate::answer::{is_of_type, read_body, retry_after, with_causes};
 use crate::net::addresses::{Addresses, Single, Way};
 use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
@@ -125,15 +125,15 @@ impl Collect for Collector {
 
 /// Of a good answer, whether all was taken.
 fn taken(headers: &HeaderMap, body: &[u8], sent: &[Sent<'_>]) -> Result<Taken, NotTaken> {
-    let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/"));
-    let is_json =
-        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    if is_html {
+    if is_of_type(headers, "text/") {
         return Err(NotTaken::Never("its answer is a page: is this the address of a collector?".to_owned()));
     }
     // Some answer in JSON what was asked in another form; `{}` says that all was taken.
-    let answer =
-        if is_json { Ok(ExportTraceServiceResponse::default()) } else { ExportTraceServiceResponse::decode(body) };
+    let answer = if is_of_type(headers, "application/json") {
+        Ok(ExportTraceServiceResponse::default())
+    } else {
+        ExportTraceServiceResponse::decode(body)
+    };
     let answer =
         answer.map_err(|_| NotTaken::Never("its answer is no OTLP: is this the address of a collector?".to_owned()))?;
     let partial = answer.partial_success.unwrap_or_default();
@@ -151,5 +151,27 @@ fn advice(status: StatusCode) -> &'static str {
         StatusCode::PAYLOAD_TOO_LARGE => "the batch is too large for it: lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         status if status.is_redirection() => "redirects are not followed: name the address that it leads to",
         _ => "it refuses the spans: see its log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    /// What is JSON was said to be no OTLP, and its spans were counted as lost; a page was taken for the answer that all was well.
+    #[test]
+    fn a_type_in_other_letters_than_usual_was_not_known() {
+        for (kind, body, is_taken) in [
+            ("application/json", "{}", true),
+            ("Application/JSON; charset=utf-8", "{}", true),
+            ("text/html", "", false),
+            ("Text/HTML", "", false),
+            ("application/x-protobuf", "", true),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(taken(&headers, body.as_bytes(), &[]).is_ok(), is_taken, "{kind}");
+        }
     }
 }

@@ -266,7 +266,7 @@ pub(super) fn right_ended(Admitted { target, destination, .. }: &Admitted, is_ke
     if !is_kept && (target.endpoint().is_list() || !upstream.health.may_look_through()) {
         return;
     }
-    let Purged { entries, .. } = kept.cache.purge(upstream.number, |_, path, _| target.shares_repository(path));
+    let Purged { entries, .. } = kept.cache.purge(upstream.number, |path, _| target.shares_repository(path));
     // Those who ask at the same time find the rest gone already.
     if entries > 0 {
         let (domain, repository) = (upstream.domain.authority(), target.repository());

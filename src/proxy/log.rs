@@ -83,6 +83,13 @@ pub(crate) fn refused_header(client: Option<SocketAddr>, peer: Option<&Peer>, re
     line.write_if_there_is_room();
 }
 
+/// The same of a request over HTTP/2, which is answered without a body.
+pub(crate) fn refused_stream(client: Option<SocketAddr>, peer: Option<&Peer>, refusal: &Refusal) {
+    let outcome = Outcome::Refused(refusal.message());
+    let line = Line { status: refusal.status().as_u16(), client, peer, outcome, ..Line::EMPTY };
+    line.write_if_there_is_room();
+}
+
 /// The same where no answer was possible, as in a TLS handshake.
 pub(crate) fn no_answer(client: Option<SocketAddr>, error: &str, elapsed: Duration) {
     let line = Line { elapsed, client, outcome: Outcome::Refused(error), ..Line::EMPTY };

@@ -75,7 +75,7 @@ fn failure(session: &Session, context: &Context, admitted: &Admitted, status: u1
     let correlation = context.correlation(context.trouble());
     Failure {
         at: SystemTime::now(),
-        registry: Some(admitted.destination.upstream.domain.authority().to_owned()),
+        registry: admitted.destination.upstream.domain.authority().to_owned(),
         method: request.method.as_str().chars().take(MAX_METHOD).collect(),
         path: request.uri.path().chars().take(MAX_PATH).collect(),
         status,

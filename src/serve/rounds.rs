@@ -20,9 +20,9 @@ impl BackgroundService for Rounds {
     async fn start(&self, shutdown: ShutdownWatch) {
         let notify = async {
             if let Some(notifier) = &self.notifier {
-                notifier.start(shutdown.clone()).await;
+                notifier.run(shutdown.clone()).await;
             }
         };
-        tokio::join!(self.chronicler.start(shutdown.clone()), self.watcher.start(shutdown.clone()), notify);
+        tokio::join!(self.chronicler.run(shutdown.clone()), self.watcher.run(shutdown.clone()), notify);
     }
 }

@@ -100,11 +100,7 @@ impl AcrIssuer {
         let url = format!("https://{}{path}", self.domain.authority());
         // Before the call, whose limit does not include it.
         self.way.resolve().await.map_err(|unresolved| self.failure(hop, unresolved))?;
-        let measured = self.meter.begin(match hop {
-            Hop::Identity => labels::Hop::Identity,
-            Hop::Exchange => labels::Hop::Exchange,
-            Hop::Token => labels::Hop::Token,
-        });
+        let measured = self.meter.begin(hop.into());
         let call = self.way.track_call();
         let sent = self
             .http

@@ -176,6 +176,36 @@ async fn a_client_with_too_many_connections_gets_no_handshake_for_more() {
     assert_eq!(ask(&mut connect(&settings, &proxy)).expect("an answer"), 200);
 }
 
+/// `server gave HTTP response to HTTPS client`, as clients made with Go said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_tls_over_the_limit_of_all_connections_answered_in_plain_http() {
+    const LIMIT: usize = 16;
+    /// Of these some are given the time to read why, and further ones are closed at once.
+    const MORE: usize = 100;
+    let azure = testkit::azure().await;
+    let ca = Authority::new("mirror CA");
+    let secret = Secret::new(&ca.server(&["mirror.internal"]), &[]);
+    let settings = settings(&ca, None, &BOTH);
+    let listen = format!("[{{address: '127.0.0.1:0', tls: {}}}]", secret.tls(""));
+    let setup = Setup::new(&azure).listen(&listen).settings(&format!("limits: {{connections: {LIMIT}}}"));
+    let proxy = setup.flag("--admin-address", ":0").start();
+    let mut held: Vec<_> = (0..LIMIT).map(|_| connect(&settings, &proxy)).collect();
+    for connection in &mut held {
+        connection.conn.complete_io(&mut connection.sock).expect("a handshake");
+    }
+    assert_eq!(alert(&settings, wire::connect(proxy.address())), AlertDescription::InternalError);
+    let refused: Vec<_> = (0..MORE).map(|_| wire::connect(proxy.address())).collect();
+    for mut client in refused {
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an answer, and the end of the connection");
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 80], "a record of the alert, and nothing else");
+    }
+    assert_eq!(load(&proxy)["connections"]["refused"], MORE + 1);
+    drop(held);
+    proxy.wait_for_log("connections: there is room again");
+    assert_eq!(ask(&mut connect(&settings, &proxy)).expect("an answer"), 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_that_clients_are_not_authenticated_only_where_they_are_not() {
     let azure = testkit::azure().await;

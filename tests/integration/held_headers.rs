@@ -81,6 +81,20 @@ async fn http2_had_no_bound_of_fields() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_was_refused_over_http2_had_no_line_in_the_log() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+    let request = block(1, END_STREAM, &[frames::get("/v2/"), literal(257)].concat());
+    let mut stream = taking_nothing(&proxy, &request);
+    assert!(status(&mut stream).is_some(), "it is answered");
+    let client = stream.local_addr().expect("an address");
+    let line = proxy.wait_for_log("the header has too many fields");
+    assert!(line.contains(&format!("INFO  access] - - 400 0B 0ms client={client} ")), "{line}");
+    let load = load(&proxy);
+    assert_eq!((&load["bad_headers"], &load["refused"]["malformed"]), (&1.into(), &1.into()));
+}
+
 /// With trailers, which nobody looks at, as with a header.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_requests_held_180_kib_of_fields_each_for_as_long_as_their_clients_liked() {
@@ -160,6 +174,7 @@ async fn long_headers_of_requests_under_way_had_no_bound_together() {
         });
         let refused = refused(&load(&proxy));
         assert!((40..80).contains(&refused), "{refused} of {CLIENTS}");
+        proxy.wait_for_log("too many long headers are held at once");
         assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200, "a usual header takes nothing of the room");
         drop(clients);
         wait_for_load(&proxy, "their end", |load| load["requests"]["now"] == 0);

@@ -92,7 +92,7 @@ async fn run_in(acts: &[Act], memory: usize) -> Outcome {
             Act::Turn { registry, weather, delay } => world.lock().turn(registry, weather, delay),
             Act::Purge { registry, repository } => {
                 let start = format!("/v2/{repository}/");
-                cache.purge(registry, |_, path, _| path.starts_with(&start));
+                cache.purge(registry, |path, _| path.starts_with(&start));
                 world.lock().purge(registry, repository);
             }
             Act::Request { route, object, patience } => {

@@ -6,12 +6,12 @@ use oci::authority;
 use serde_json::Value;
 
 use super::{Facts, parsed};
+use crate::activation::Sockets;
 use crate::client_config::address::{Address, Here, Verdict};
 use crate::client_config::gone::{may_be_former, refuses};
 use crate::doctor::expected::List;
 use crate::doctor::finding::{Code, Examined, Finding, Fix};
 use crate::host::Text;
-use crate::listen::activation::Sockets;
 
 /// Mirrors of the file, on this host's loopback interface, at which nobody listens.
 pub(super) fn refusing(settings: Option<&Text>, sockets: &Sockets) -> Vec<Address> {

@@ -7,12 +7,12 @@ use super::super::expected::{Expected, by_hand};
 use super::super::failed::failure;
 use super::super::finding::{Code, Finding, Fix, listed};
 use super::{Facts, quoted, stranger, told, who_listens};
+use crate::activation::{Socket, Sockets};
 use crate::client_config::Registry;
 use crate::config::{Config, Endpoint};
 use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, runs_systemd};
-use crate::listen::activation::{Socket, Sockets};
 use crate::shell::shell_word;
 use crate::unit::own::{self, Other};
 

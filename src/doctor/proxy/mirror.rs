@@ -6,10 +6,10 @@ use super::super::ask::{self, Answer};
 use super::super::expected::{Expected, by_hand};
 use super::super::finding::{Code, Finding};
 use super::{Facts, down, is_another_registrys, is_some_registry, strange, stranger, told};
+use crate::activation::Sockets;
 use crate::client_config::address::Address;
 use crate::config::Config;
 use crate::host::Host;
-use crate::listen::activation::Sockets;
 use crate::shell::shell_word;
 
 /// What comes of a request there.

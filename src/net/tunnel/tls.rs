@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use pingora_core::protocols::l4::ext::set_tcp_keepalive;
 use pingora_core::protocols::l4::stream::Stream;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncWriteExt as _, BufReader, copy, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Tunnel, Why};
 use crate::net::addresses::keepalive;
+use crate::net::certificate::{Wrong, of_tls};
 use crate::net::is_silence;
 
 /// To tell the proxy that the connection ends.
@@ -102,7 +103,7 @@ async fn relay(secured: Secured, mut local: UnixStream, tunnel: Tunnel) {
 
 /// The handshake has failed. The words never quote what was on the wire.
 fn failed(cause: &io::Error) -> Why {
-    let Some(wrong) = of_rustls(cause) else {
+    let Some(wrong) = of_tls(cause) else {
         return Why::Handshake(
             match cause.kind() {
                 ErrorKind::UnexpectedEof => "it closed the connection",
@@ -112,20 +113,7 @@ fn failed(cause: &io::Error) -> Why {
         );
     };
     match wrong {
-        rustls::Error::InvalidCertificate(wrong) => Why::Certificate(match wrong {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => "a private CA goes into ca_file",
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "it is for other names: give the proxy by one of them"
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "it has expired: renew it there, or correct this host's clock"
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "it is not valid yet: correct the clock of this host or of the proxy's"
-            }
-            CertificateError::Revoked => "it is revoked",
-            _ => "it is not one that TLS can use",
-        }),
+        rustls::Error::InvalidCertificate(wrong) => Why::Certificate(untrusted(Wrong::of(wrong))),
         rustls::Error::AlertReceived(alert) => Why::Handshake(format!("it answers with the alert {alert:?}")),
         rustls::Error::InvalidMessage(_) => Why::Handshake("what it answers is not TLS".to_owned()),
         rustls::Error::PeerIncompatible(_) => Why::Handshake("it has no TLS 1.2 or 1.3 that fits".to_owned()),
@@ -133,14 +121,24 @@ fn failed(cause: &io::Error) -> Why {
     }
 }
 
+/// The proxy is most often run by who reads this, so some words are others than of a registry.
+fn untrusted(wrong: Wrong) -> &'static str {
+    match wrong {
+        Wrong::UnknownIssuer => wrong.remedy(),
+        Wrong::OtherName => "it is for other names: give the proxy by one of them",
+        Wrong::Expired => "it has expired: renew it there, or correct this host's clock",
+        Wrong::NotYet => "it is not valid yet: correct the clock of this host or of the proxy's",
+        Wrong::Revoked => "it is revoked",
+        Wrong::VersionOne => "it is one of X.509 version 1: issue it anew, with extensions",
+        Wrong::OfAuthority => "it is a CA's own: issue another one, with CA:FALSE",
+        Wrong::Unusable => "it is not one that TLS can use",
+    }
+}
+
 /// The connection to the proxy has broken before its answer was there. A server that wants a client's certificate says so only
 /// after a handshake of TLS 1.3.
 pub(super) fn broke(cause: &io::Error) -> Why {
-    if of_rustls(cause).is_some() { failed(cause) } else { Why::Closed }
-}
-
-fn of_rustls(cause: &io::Error) -> Option<&rustls::Error> {
-    cause.get_ref()?.downcast_ref()
+    if of_tls(cause).is_some() { failed(cause) } else { Why::Closed }
 }
 
 #[cfg(test)]

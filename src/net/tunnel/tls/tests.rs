@@ -40,6 +40,17 @@ impl Authority {
         Self { roots, chain, key: key.serialize_der() }
     }
 
+    /// With a certificate that is its own CA, as `openssl req -x509` makes it.
+    fn of_itself() -> Self {
+        let mut params = CertificateParams::new(vec!["proxy.corp".to_owned()]).expect("a name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).expect("a CA");
+        Self { roots, chain: vec![certificate], key: key.serialize_der() }
+    }
+
     /// How the proxy serves, and whether it wants a client's certificate.
     fn server(&self, wants_client: bool) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -141,6 +152,14 @@ async fn each_failure_of_the_handshake_has_words_that_name_the_proxy_and_what_to
         assert!(said.starts_with(&format!("egress proxy {name}:3129: ")) && said.contains(says), "{says}: {said}");
         assert_eq!((why.is_refusal(), why.is_proxys()), (is_refusal, !is_refusal), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_a_cas_own_was_told_as_one_that_tls_cannot_use() {
+    let authority = Authority::of_itself();
+    let why = open(&authority.tunnel("proxy.corp"), Some(authority.server(false))).await.err().expect("no handshake");
+    let says = "its certificate is not trusted: it is a CA's own: issue another one, with CA:FALSE";
+    assert!(why.to_string().contains(says), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
