@@ -68,7 +68,7 @@ use context::ClientRequest;
 use trace::Trace;
 
 pub(crate) use self::log::{
-    no_answer as log_no_answer, refused_header as log_refused_header, refused_stream as log_refused_stream,
+    no_answer as log_no_answer, refused_bodiless as log_refused_bodiless, refused_header as log_refused_header,
 };
 pub(crate) use blob::hosts::BlobHosts;
 pub(crate) use blob::redirect::Storage;
@@ -82,7 +82,7 @@ pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;
 pub(crate) use probe::unreached;
 pub(crate) use refused::Refused;
-pub(crate) use served::served;
+pub(crate) use served::{Ended, served};
 #[cfg(feature = "hot-path")]
 pub(crate) use shield::with_digest;
 pub(crate) use target::{Target, parts_within};
@@ -145,6 +145,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
+        served::begin();
         Context::new(&self.load.requests)
     }
 

@@ -89,6 +89,11 @@ impl<S: Stream> Connection<S> {
         self.peer.is_some()
     }
 
+    /// The same as [`Self::peer`], for whom the connection is given away meanwhile.
+    pub(crate) fn peer_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.peer.clone()
+    }
+
     /// What TLS has told about the client.
     pub(crate) fn peer(&self) -> Option<&Peer> {
         self.peer.as_deref().and_then(Peer::in_digest)

@@ -17,12 +17,12 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::ShutdownWatch;
 
 use super::header::MAX_FIELDS;
-use super::refusal::NoRequest;
+use super::refusal::{self, NoRequest};
 use crate::access::{Place, Reason};
 use crate::load::Load;
 use crate::peer::Peer;
 use crate::proxy::room::Share;
-use crate::proxy::{self, served};
+use crate::proxy::{Ended, served};
 
 /// An app, each of whose requests runs with the watch of its deadlines and its connection's place.
 pub(crate) struct WithDeadlines<A> {
@@ -75,12 +75,10 @@ fn forget_length_of_zero(request: &mut RequestHeader) {
 impl<A> WithDeadlines<A> {
     /// Answers with status and header alone, which wait for no window. That is counted and logged as over HTTP/1.
     async fn refuse(&self, mut session: ServerSession, why: NoRequest) {
-        self.load.refuse_header(why.reason());
-        let refusal = why.refusal();
         let client = session.client_addr().and_then(SocketAddr::as_inet).copied();
-        proxy::log_refused_stream(client, session.digest().and_then(Peer::of), &refusal);
+        refusal::tell_bodiless(&self.load, client, session.digest().and_then(Peer::of), why);
         // It fails if the client has left, and then nobody waits for it.
-        let _ = session.respond_error(refusal.status().as_u16()).await;
+        let _ = session.respond_error(why.refusal().status().as_u16()).await;
     }
 }
 
@@ -105,7 +103,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
             return None;
         }
         forget_length_of_zero(session.req_header_mut());
-        served(self.place.clone(), self.app.process_new_http(session, shutdown)).await
+        let client = session.client_addr().and_then(SocketAddr::as_inet).copied();
+        let request = self.app.process_new_http(session, shutdown);
+        let Ended { output, has_begun } = served(self.place.clone(), request).await;
+        if !has_begun {
+            refusal::tell_bodiless(&self.load, client, None, NoRequest::Invalid);
+        }
+        output
     }
 
     fn h2_options(&self) -> Option<H2Options> {

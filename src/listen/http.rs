@@ -25,8 +25,9 @@ use super::{Kind, drain};
 use crate::access::{Bounds, Denial, Place};
 use crate::load::Load;
 use crate::load::opening::RefusedProxyHeader;
+use crate::peer::Peer;
 use crate::proxy::room::Share;
-use crate::proxy::{self, served};
+use crate::proxy::{self, Ended, served};
 
 /// How HTTP/2 begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -179,10 +180,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
             is_first = false;
             match next {
                 Next::Request(bytes, _share) => {
+                    let (client, peer) = (connection.client(), connection.peer_digest());
                     let mut session = ServerSession::new_http1(connection);
                     session.set_pipelined_prefix(bytes);
                     let request = self.app.process_new_http(session, shutdown);
-                    let Some(reused) = served(place.clone(), request).await else {
+                    let Ended { output, has_begun } = served(place.clone(), request).await;
+                    if !has_begun && self.kind == Kind::Clients {
+                        let peer = peer.as_deref().and_then(Peer::in_digest);
+                        refusal::tell_bodiless(&self.load, client, peer, NoRequest::Invalid);
+                    }
+                    let Some(reused) = output else {
                         return;
                     };
                     // Pingora gives back the stream that it was given.

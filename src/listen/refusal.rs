@@ -1,5 +1,6 @@
 //! Answers to what never becomes a request: written straight to the connection, which then ends.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,10 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::access::{Denial, Reason};
+use crate::load::Load;
 use crate::load::opening::RefusedProxyHeader;
+use crate::peer::Peer;
+use crate::proxy;
 use oci::error::{Code, Refusal};
 
 /// A client that is refused has this long to read the answer and to close.
@@ -26,6 +30,8 @@ pub(crate) enum NoRequest {
     NotHttp,
     /// The header is larger than its limit.
     TooLarge,
+    /// It breaks another rule of HTTP, for Pingora, which has answered.
+    Invalid,
     /// It has more fields than HTTP/1 may have.
     TooManyFields,
     /// One that came when as many bytes of others were held as may be.
@@ -50,6 +56,11 @@ impl NoRequest {
                 (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request: this port speaks plain HTTP, no TLS")
             }
             Self::NotHttp => (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request"),
+            Self::Invalid => (
+                StatusCode::BAD_REQUEST,
+                Code::Unsupported,
+                "the header is no valid one of HTTP: two Host fields, another host in the URL, or a length that is none",
+            ),
             Self::TooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 Code::Unsupported,
@@ -127,6 +138,12 @@ fn proxy_header(why: RefusedProxyHeader) -> (StatusCode, Code, &'static str) {
         RefusedProxyHeader::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the PROXY protocol header has not ended in time"),
     };
     (status, Code::Unsupported, message)
+}
+
+/// Counts a header that is answered without a body, and logs it.
+pub(super) fn tell_bodiless(load: &Load, client: Option<SocketAddr>, peer: Option<&Peer>, why: NoRequest) {
+    load.refuse_header(why.reason());
+    proxy::log_refused_bodiless(client, peer, &why.refusal());
 }
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.

@@ -83,8 +83,8 @@ pub(crate) fn refused_header(client: Option<SocketAddr>, peer: Option<&Peer>, re
     line.write_if_there_is_room();
 }
 
-/// The same of a request over HTTP/2, which is answered without a body.
-pub(crate) fn refused_stream(client: Option<SocketAddr>, peer: Option<&Peer>, refusal: &Refusal) {
+/// The same of one that is answered without a body.
+pub(crate) fn refused_bodiless(client: Option<SocketAddr>, peer: Option<&Peer>, refusal: &Refusal) {
     let outcome = Outcome::Refused(refusal.message());
     let line = Line { status: refusal.status().as_u16(), client, peer, outcome, ..Line::EMPTY };
     line.write_if_there_is_room();

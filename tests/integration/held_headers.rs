@@ -95,6 +95,40 @@ async fn a_header_that_was_refused_over_http2_had_no_line_in_the_log() {
     assert_eq!((&load["bad_headers"], &load["refused"]["malformed"]), (&1.into(), &1.into()));
 }
 
+/// What somebody sends who looks for two readings of one header was in no counter and in no line of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_pingora_refuses_were_not_counted() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+    let requests = [
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost: a:80@b\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 40\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n",
+        "GET http://b/v2/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost : a\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+    ];
+    let counted = |so_far: usize, of: &serde_json::Value| {
+        of["bad_headers"] == so_far && of["refused"]["malformed"] == so_far && of["requests"]["now"] == 0
+    };
+    for (before, request) in requests.iter().enumerate() {
+        let answer = wire::send(proxy.address(), request.as_bytes());
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{request:?}: {}", String::from_utf8_lossy(&answer));
+        wait_for_load(&proxy, request, |of| counted(before + 1, of));
+    }
+    let two_hosts = [frames::get("/v2/"), b"\x00\x04host\x01b".to_vec()].concat();
+    let mut stream = taking_nothing(&proxy, &block(1, END_STREAM, &two_hosts));
+    assert!(status(&mut stream).is_some(), "it is answered");
+    wait_for_load(&proxy, "over HTTP/2", |of| counted(requests.len() + 1, of));
+    // A request that is served, on a connection that goes on, is none of them.
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    assert!(counted(requests.len() + 1, &load(&proxy)));
+    let line = proxy.wait_for_log("the header is no valid one of HTTP");
+    assert!(line.contains("INFO  access] - - 400 0B "), "{line}");
+}
+
 /// With trailers, which nobody looks at, as with a header.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_requests_held_180_kib_of_fields_each_for_as_long_as_their_clients_liked() {
