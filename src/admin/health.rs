@@ -57,7 +57,8 @@ impl Readiness {
             return "not ready: this process is about to end, and finishes what is under way".to_owned();
         }
         let of = |serves: Serves| {
-            let those = self.registries.iter().filter(|registry| registry.serves() == serves);
+            let without_token = self.registries.iter().filter(|registry| !registry.tokens.ready);
+            let those = without_token.filter(|registry| registry.serves() == serves);
             let told = |registry: &Registry| {
                 let why = registry.message().unwrap_or_default();
                 format!("{}{}: {why}", registry.domain(), self.by_identity(registry))
@@ -96,7 +97,7 @@ labels! {
     Serves {
         /// What they ask for.
         All = "all",
-        /// What is kept, because there is no token.
+        /// What is kept, because there is no token, or because the registry is down.
         Kept = "kept",
         /// There is no token, and nothing is kept for such a time.
         Nothing = "nothing",
@@ -130,8 +131,8 @@ impl Registry {
 
     fn serves(&self) -> Serves {
         match (self.tokens.ready, self.has_kept) {
-            (true, _) => Serves::All,
-            (false, true) => Serves::Kept,
+            (true, _) if self.down.is_none() => Serves::All,
+            (true, _) | (false, true) => Serves::Kept,
             (false, false) => Serves::Nothing,
         }
     }

@@ -286,8 +286,7 @@ fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let at = &facts.at;
     match (&facts.ready, facts.admin) {
         (Some(Ok(answer)), _) if answer.status == 200 => {
-            let text = serves_only_what_is_kept(answer).or_else(|| facts.status.as_ref().and_then(down));
-            if let Some(text) = text {
+            if let Some(text) = serves_only_what_is_kept(answer) {
                 found.find(Finding {
                     registries: Vec::new(),
                     code: Code::NotReady,
@@ -334,20 +333,12 @@ fn denial(answer: &Answer) -> Option<String> {
     (error["code"] == "DENIED").then(|| message.to_owned())
 }
 
-/// What `/readyz` says where the proxy is ready, and pulls of what is not kept fail all the same: it has no token.
+/// What `/readyz` says where the proxy is ready, and pulls of what is not kept fail all the same: it has no token, or the registry is
+/// down.
 fn serves_only_what_is_kept(answer: &Answer) -> Option<String> {
     let body = answer.json()?;
     let is_kept = body["upstreams"].as_array()?.iter().any(|one| one["serves"] == "kept");
     is_kept.then(|| quoted(body["summary"].as_str().unwrap_or("ready: only what is kept is served")))
-}
-
-/// The registries that `/status` says are down, with the cause of each.
-fn down(status: &Value) -> Option<String> {
-    let registries = status["registries"].as_array()?.iter();
-    let down = registries.filter_map(|one| Some(format!("{}: {}", one["domain"].as_str()?, one["down"].as_str()?)));
-    let down: Vec<_> = down.collect();
-    let text = format!("ready: only what is kept is served, because the registry is down: {}", down.join("; "));
-    (!down.is_empty()).then(|| quoted(&text))
 }
 
 /// The registries of which `/readyz` says that the proxy serves nothing; all of them, where it does not tell.

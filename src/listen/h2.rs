@@ -22,7 +22,7 @@ use crate::access::{Place, Reason};
 use crate::load::Load;
 use crate::peer::Peer;
 use crate::proxy::room::Share;
-use crate::proxy::{Ended, served};
+use crate::proxy::served;
 
 /// An app, each of whose requests runs with the watch of its deadlines and its connection's place.
 pub(crate) struct WithDeadlines<A> {
@@ -103,13 +103,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
             return None;
         }
         forget_length_of_zero(session.req_header_mut());
-        let client = session.client_addr().and_then(SocketAddr::as_inet).copied();
-        let request = self.app.process_new_http(session, shutdown);
-        let Ended { output, has_begun } = served(self.place.clone(), request).await;
-        if !has_begun {
-            refusal::tell_bodiless(&self.load, client, None, NoRequest::Invalid);
-        }
-        output
+        served(self.place.clone(), self.app.process_new_http(session, shutdown)).await.output
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -20,7 +20,6 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
     let unready = r#"{"summary":"not ready","upstreams":[{"domain":"a.azurecr.io","serves":"all"},{"domain":"b.azurecr.io","serves":"nothing"}]}"#;
     // doctor found nothing wrong with these, and pulls of what is not kept failed.
     let kept = r#"{"summary":"ready: only what is kept is served","upstreams":[{"domain":"a.azurecr.io","serves":"kept"},{"domain":"b.azurecr.io","serves":"all"}]}"#;
-    let down = serde_json::json!({"registries": [{"domain": "a.azurecr.io", "down": null}, {"domain": "b.azurecr.io", "down": "no answer"}]});
     let limited = serde_json::json!({"load": {"limited_last_hour": {"request_rate": 7, "connections_per_client": 0}}});
     let routes = |registry: &str| {
         let route = |route: &str, registry: &str, prefix: &str| serde_json::json!({"route": route, "registry": registry, "prefix": prefix});
@@ -48,7 +47,6 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
             &["docker.io", "ghcr.io"],
         ),
         ("no token any more", answer(200, true, ""), answer(200, false, kept), Value::Null, &[Code::NotReady], &[]),
-        ("a registry is down", answer(200, true, ""), answer(200, false, ready), down, &[Code::NotReady], &[]),
         ("the same routes", answer(200, true, ""), answer(200, false, ready), same, &[], &[]),
         (
             "settings that were not read",
