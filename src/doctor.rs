@@ -3,7 +3,7 @@
 //! A module for each engine reads its files and asks it what it has loaded; what is wrong follows from that, in functions
 //! without any I/O. Nothing is changed but by `--fix`, which writes what `client-config` would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -248,6 +248,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
             (Part::Dockerd, "docker", dockerd.as_ref().and_then(|facts| facts.started)),
             (Part::Containerd, "containerd", containerd.as_ref().and_then(|facts| facts.started)),
         ],
+        unchecked: BTreeSet::new(),
     };
     let mut parts = vec![proxy::judge(&proxy, &expected)];
     parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
@@ -264,7 +265,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         );
         parts.push(kubelet);
     }
-    trust::judge(&host, &expected, &by_hosts_toml, &mut parts).await;
+    trust::judge(&host, &expected, by_hosts_toml, &mut parts).await;
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
     proxy::first(&proxy, &mut parts);
     if !host.is_this() {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use super::ask;
 use super::dockerd::{self, Reads};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
@@ -37,6 +38,8 @@ pub(super) struct ByHostsToml<'a> {
     pub dockerd: Option<&'a dockerd::Facts>,
     /// The two, their services, and when those that run were started, if that is known.
     pub started: [(Part, &'static str, Option<SystemTime>); 2],
+    /// URLs of the proxy of which dockerd, for what it does not do by these files, verifies no certificate and to which it presents none.
+    pub unchecked: BTreeSet<String>,
 }
 
 impl ByHostsToml<'_> {
@@ -45,9 +48,18 @@ impl ByHostsToml<'_> {
         self.dockerd.map(dockerd::Facts::hosts_tomls)
     }
 
-    /// For what it does not, it verifies no certificate of the proxy, and presents none.
+    /// One URL more, if it is such a one.
+    async fn look(&mut self, url: &str) {
+        let address = Address::parse(url);
+        let Some(dockerd) = self.dockerd.filter(|_| address.has_tls()) else { return };
+        let at = ask::resolve(&format!("{}:{}", address.host, address.port())).await;
+        if dockerd.checks_nothing_of(&address, at.ok().map(|at| at.ip())) {
+            self.unchecked.insert(url.to_owned());
+        }
+    }
+
     fn checks_nothing(&self, expected: &Expected<'_>) -> bool {
-        self.dockerd.is_some_and(|dockerd| dockerd.checks_nothing_of(&Address::parse(&expected.here.url)))
+        self.unchecked.contains(&expected.here.url)
     }
 }
 
@@ -62,7 +74,7 @@ enum Own {
 }
 
 /// Adds what is wrong to the engines that pull through the proxy. Where nobody answers at its address, that is told of the proxy.
-pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml<'_>, parts: &mut [Examined]) {
+pub(super) async fn judge(host: &Host, expected: &Expected<'_>, mut by: ByHostsToml<'_>, parts: &mut [Examined]) {
     for part in parts.iter_mut() {
         let names: Vec<_> = part.ways.keys().filter(|name| !part.asked.contains_key(*name)).cloned().collect();
         part.asked.extend(names.into_iter().map(|name| (name, expected.here.url.clone())));
@@ -70,8 +82,9 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
     let all: BTreeSet<_> = parts.iter().flat_map(|part| part.asked.values().cloned()).collect();
     for url in all {
         let at = expected.at(&url);
-        servers(host, &at, by, parts).await;
-        clients::judge(host, &at, by, parts).await;
+        by.look(&url).await;
+        servers(host, &at, &by, parts).await;
+        clients::judge(host, &at, &by, parts).await;
     }
     let dockerd = parts.iter_mut().find(|part| part.part == Part::Dockerd);
     if let (Some(part), Some((Reads::Builds, directories))) = (dockerd, by.of_dockerd()) {
@@ -239,7 +252,7 @@ pub(super) async fn lack(
                 expected.here.url, refusal.text, fix.command
             ));
         }
-        if let Some(away) = door.away(&own, &pairs).await {
+        if let Some(away) = door.away(Some(&own), &pairs).await {
             return Some(format!(
                 "with them {} would not take what it presents, and pulls of closed routes would fail: {away}; do this, and run doctor --fix again: {}",
                 expected.here.url,

@@ -26,16 +26,16 @@ pub(super) async fn judge(host: &Host, expected: &Expected<'_>, by: &ByHostsToml
     for part in parts.iter_mut().filter(|part| part.part != Part::Proxy) {
         for (name, directory) in &asked(host, part, expected) {
             let own = match authorities(part.part, host, expected, by, (name, directory)) {
-                Own::Files(own, _) => own,
-                Own::Everything => Vec::new(),
+                Own::Files(own, _) => Some(own),
+                Own::Everything => None,
                 Own::Unknown => {
                     let note = "the proxy asks clients for a certificate: what its own settings present is not judged";
-                    part.notes.extend(door.away(&[], &[]).await.map(|_| note.to_owned()));
+                    part.notes.extend(door.away(Some(&[]), &[]).await.map(|_| note.to_owned()));
                     break;
                 }
             };
             let (pairs, fix) = presented(part.part, host, expected, by, (name, directory));
-            let Some(away) = door.away(&own, &pairs).await else { continue };
+            let Some(away) = door.away(own.as_deref(), &pairs).await else { continue };
             let is_first = matches!((&away, part.part), (Away::Unusable(_), Part::Containerd | Part::Dockerd));
             let (way, why) = match is_first {
                 true => (
@@ -99,7 +99,7 @@ fn presented(
             _ if by.checks_nothing(expected) => (
                 Vec::new(),
                 by_hand(format!(
-                    "acr-cache-proxy doctor{} --mirror https://NAME:{}  # NAME: one of this host's that is not among insecure-registries, to which dockerd presents nothing",
+                    "acr-cache-proxy doctor{} --mirror https://NAME:{}  # NAME: one that leads to no loopback address and is not among insecure-registries, as dockerd presents nothing to those",
                     expected.settings,
                     Address::parse(&expected.here.url).port()
                 )),

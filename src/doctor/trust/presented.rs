@@ -22,6 +22,7 @@ use crate::client_config::address::Address;
 use crate::host::Host;
 use crate::listen::certificate;
 use crate::net::trust::{SYSTEM_BUNDLES, TrustRoots};
+use crate::net::verifier;
 
 /// From the connection to the first bytes of an answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub(super) struct Door<'a> {
     host: &'a Host,
     url: Address,
     /// By the authorities that a client trusts, and what it presents.
-    known: BTreeMap<(Vec<String>, Vec<Pair>), Option<Away>>,
+    known: BTreeMap<(Option<Vec<String>>, Vec<Pair>), Option<Away>>,
 }
 
 impl<'a> Door<'a> {
@@ -58,20 +59,23 @@ impl<'a> Door<'a> {
         Self { host, url, known: BTreeMap::new() }
     }
 
-    /// Why a client that trusts the host's authorities and `own`, and has these pairs, is turned away; `None` if it is not, or nobody knows.
-    pub(super) async fn away(&mut self, own: &[String], pairs: &[Pair]) -> Option<Away> {
-        let key = (own.to_vec(), pairs.to_vec());
+    /// Why a client that trusts the host's authorities and `own`, or for `None` every certificate, and has these pairs, is turned away;
+    /// `None` if it is not, or nobody knows.
+    pub(super) async fn away(&mut self, own: Option<&[String]>, pairs: &[Pair]) -> Option<Away> {
+        let key = (own.map(<[_]>::to_vec), pairs.to_vec());
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
-        let files = SYSTEM_BUNDLES.iter().copied().chain(own.iter().map(String::as_str));
-        let trusted: Vec<_> = files.filter_map(|path| self.host.at(path).ok()).collect();
-        let away = self.turned(&trusted, pairs).await;
+        let trusted: Option<Vec<_>> = own.map(|own| {
+            let files = SYSTEM_BUNDLES.iter().copied().chain(own.iter().map(String::as_str));
+            files.filter_map(|path| self.host.at(path).ok()).collect()
+        });
+        let away = self.turned(trusted.as_deref(), pairs).await;
         self.known.insert(key, away.clone());
         away
     }
 
-    async fn turned(&self, trusted: &[PathBuf], pairs: &[Pair]) -> Option<Away> {
+    async fn turned(&self, trusted: Option<&[PathBuf]>, pairs: &[Pair]) -> Option<Away> {
         let mut loaded = Vec::new();
         for pair in pairs {
             match self.load(pair) {
@@ -112,10 +116,22 @@ impl<'a> Door<'a> {
 }
 
 /// One request by a client that presents this; `None` where nobody knows what comes of it. The error is why it is refused.
-async fn knock(url: &Address, trusted: &[PathBuf], key: Option<Arc<CertifiedKey>>) -> Option<Result<(), String>> {
+async fn knock(
+    url: &Address,
+    trusted: Option<&[PathBuf]>,
+    key: Option<Arc<CertifiedKey>>,
+) -> Option<Result<(), String>> {
     let asked = Arc::new(Asked { was: AtomicBool::new(false), key });
     let resolver: Arc<dyn ResolvesClientCert> = Arc::<Asked>::clone(&asked);
-    let config = TrustRoots::of_files(trusted.to_vec()).builder().ok()?.with_client_cert_resolver(resolver);
+    let config = match trusted {
+        Some(files) => TrustRoots::of_files(files.to_vec()).builder().ok()?.with_client_cert_resolver(resolver),
+        // Nothing is sent to it that is not for everybody.
+        None => {
+            let mut config = verifier::client(&TrustRoots::of_files(Vec::new()), |_, _, _| Ok(())).ok()?;
+            config.client_auth_cert_resolver = resolver;
+            config
+        }
+    };
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
     let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
     let request = format!("GET /v2/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);

@@ -40,6 +40,12 @@ pub(super) fn write(host: &Host, client: &str, mirror: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// A dockerd that runs and checks this mirror. Each real one has loopback among its insecure registries, and a test has no other address.
+fn run_dockerd(host: &Host, mirror: &str) {
+    let list = format!(r#""RegistryConfig": {{"Mirrors": ["{mirror}/"], "InsecureRegistryCIDRs": []}}"#);
+    listen(&host.path("/run/docker.sock"), &format!(r#"{{"ServerVersion": "26.1.5", {list}}}"#));
+}
+
 fn untrusting(host: &Host, mirror: &str) -> Vec<String> {
     let found = found(&host.doctor(&["--json", "--mirror", mirror])).into_iter();
     found.filter(|(_, code)| code == "untrusted").map(|(part, _)| part).collect()
@@ -54,6 +60,8 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
     let host = site.host(&[Do::Install(&["podman", "dockerd"])]);
     ["podman", "docker"].into_iter().for_each(|client| write(&host, client, &mirror));
     let untrusting = || untrusting(&host, &mirror);
+    assert_eq!(untrusting(), ["podman"], "dockerd verifies nothing on loopback");
+    run_dockerd(&host, &mirror);
     assert_eq!(untrusting(), ["dockerd", "podman"]);
     host.put(&format!("/etc/docker/certs.d/{at}/ca.crt"), ca.pem());
     assert_eq!(untrusting(), Vec::<String>::new(), "podman looks there, too");
@@ -65,6 +73,7 @@ async fn a_proxy_whose_certificate_the_engines_do_not_trust_is_told() {
     fs::remove_file(host.path("/etc/ssl/certs/ca-certificates.crt")).expect("it was there");
     // It looked below /etc/containerd/certs.d, wherever containerd looks.
     fs::remove_file(host.path("/usr/bin/dockerd")).expect("it was there");
+    fs::remove_file(host.path("/run/docker.sock")).expect("it was there");
     fs::remove_file(host.path("/usr/bin/podman")).expect("it was there");
     host.put("/usr/bin/containerd", "");
     host.put("/srv/ca.crt", ca.pem());
@@ -235,6 +244,9 @@ async fn an_engine_whose_certificate_the_listener_does_not_take_is_told() {
             let host = site.host(&[Do::Install(&["podman"])]);
             fs::remove_file(host.path("/usr/bin/podman")).expect("it was there");
             host.put(&format!("/usr/bin/{program}"), "");
+            if program == "dockerd" {
+                run_dockerd(&host, &mirror);
+            }
             host.put(&format!("{certs_d}/{at}/ca.crt"), ca.pem());
             if let Some(pair) = pair {
                 host.put(&format!("{certs_d}/{at}/client.cert"), &pair.certificate);
@@ -255,6 +267,27 @@ async fn an_engine_whose_certificate_the_listener_does_not_take_is_told() {
             assert_eq!((report.contains(says), report.contains(&fix)), (true, is_found), "{report}");
         }
     }
+}
+
+/// With the right pair in its place "nothing is wrong" was said, and dockerd pulled everything from Docker Hub.
+#[tokio::test(flavor = "multi_thread")]
+async fn dockerd_presents_nothing_to_a_mirror_on_loopback() {
+    let [ca, nodes] = ["mirror CA", "nodes"].map(Authority::new);
+    let secret = Secret::new(&ca.server(&["localhost"]), &[&nodes]);
+    let (site, _kept, at) = with_secret(secret, ", client_ca: {ca}").await;
+    let (mirror, pair) = (format!("https://{at}"), nodes.client("node", "spiffe://x"));
+    let host = site.host(&[Do::Install(&["dockerd"])]);
+    write(&host, "docker", &mirror);
+    for (file, content) in [("ca.crt", ca.pem()), ("client.cert", &pair.certificate), ("client.key", &pair.key)] {
+        host.put(&format!("/etc/docker/certs.d/{at}/{file}"), content);
+    }
+    let output = host.doctor(&["--mirror", &mirror]);
+    let report = String::from_utf8_lossy(&output.stdout);
+    for says in ["and it presents none", "https://NAME:", "NAME: one that leads to no loopback address"] {
+        assert!(report.contains(says), "{says}: {report}");
+    }
+    run_dockerd(&host, &mirror);
+    assert_eq!(found(&host.doctor(&["--json", "--mirror", &mirror])), []);
 }
 
 /// With the right CA in its place, the fix was to put it there.
