@@ -103,8 +103,11 @@ impl Assignment {
     /// That its value has the lines below it, a sentence without any of them.
     fn swallowed(&self) -> Option<String> {
         let Self { name, value, lines: (first, last), is_open } = self;
-        let begins =
-            |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned()).filter(|name| is_name(name));
+        // What base64 ends in is no assignment.
+        let begins = |line: &str| {
+            let (name, value) = line.split_once('=')?;
+            Some(name.trim().to_owned()).filter(|name| is_name(name) && !value.trim_start_matches('=').is_empty())
+        };
         let within: Vec<_> = value.lines().skip(1).filter_map(begins).collect();
         let within = within.join(" and ");
         match (within.is_empty(), is_open) {
@@ -131,13 +134,11 @@ fn ignored(wrong: &[Assignment], mut others: Vec<usize>) -> Vec<String> {
     others.sort_unstable();
     let numbers: Vec<_> = others.iter().map(ToString::to_string).collect();
     let numbers = numbers.join(" and ");
-    match others.len() {
-        0 => {}
-        1 => sentences.push(format!("systemd passes over line {numbers}, which has no name and `=`: write NAME=value")),
-        _ => {
-            sentences.push(format!("systemd passes over lines {numbers}, which have no name and `=`: write NAME=value"))
-        }
-    }
+    let (lines, have) = if others.len() == 1 { ("line", "has") } else { ("lines", "have") };
+    sentences.extend(
+        (!others.is_empty())
+            .then(|| format!("systemd passes over {lines} {numbers}, which {have} no name and `=`: write NAME=value")),
+    );
     sentences
 }
 

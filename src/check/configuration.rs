@@ -179,7 +179,11 @@ fn not_here(config: &Config, options: &Options, findings: &mut Findings) {
                     path.display()
                 );
                 // A path as it is written has to be one at the start, and any other file may come later.
-                if is_elsewhere(&path) { findings.failed(text) } else { findings.warn(text) }
+                if is_elsewhere(&path) {
+                    findings.failed(text);
+                } else {
+                    findings.warn(text);
+                }
             }
             None => {
                 let text = format!("{key} {}: not tried, since only the start of the unit has it", path.display());

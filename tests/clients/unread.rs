@@ -1,5 +1,6 @@
 //! What the service under systemd has not read, or may not, and root may.
 
+use acr_emulator::Image;
 use serde_json::Value;
 
 use crate::home::Home;
@@ -111,6 +112,7 @@ async fn a_secret_that_only_the_unit_has_was_a_false_alarm_of_check_and_init_and
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn variables_of_a_drop_in_were_not_those_that_check_and_init_tried_the_way_with() {
     let azure = azure().await;
+    azure.push(Image::small("hub/library/hello-world", "latest"));
     let home = Home::new(&[azure.ca_pem()]);
     let systemd = Systemd::boot(&home);
     install(&systemd);
