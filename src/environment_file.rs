@@ -42,9 +42,17 @@ impl Variables {
     }
 
     pub(crate) fn parse(text: &str) -> Self {
-        let (assigned, others) = assignments(text);
-        let (all, wrong): (Vec<_>, Vec<_>) = assigned.into_iter().partition(|(name, _)| is_name(name));
-        Self { all, ignored: ignored(&wrong, others), suits_shell: text.lines().all(suits_shell) }
+        let Assignments { assigned, others } = assignments(text);
+        let (all, wrong): (Vec<_>, Vec<_>) = assigned.into_iter().partition(|one| is_name(&one.name));
+        let swallowed = all.iter().filter_map(Assignment::swallowed);
+        let ignored = swallowed.chain(ignored(&wrong, others)).collect();
+        let all = all.into_iter().map(|Assignment { name, value, .. }| (name, value)).collect();
+        Self { all, ignored, suits_shell: text.lines().all(suits_shell) }
+    }
+
+    /// These in place of its own: the unit may have them elsewhere as well.
+    pub(crate) fn with<'a>(self, all: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        Self { all: all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), ..self }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -73,20 +81,64 @@ impl Variables {
     }
 }
 
-/// What systemd passes over, as sentences: values with `wrong` names, and `others`, lines without a value.
-fn ignored(wrong: &[(String, String)], others: usize) -> Vec<String> {
-    let exported =
-        |name: &str| Some(name.strip_prefix("export ")?.trim()).filter(|name| is_name(name)).map(str::to_owned);
-    let exported: Vec<_> = wrong.iter().filter_map(|(name, _)| exported(name)).collect();
-    let others = others + wrong.len() - exported.len();
-    let mut sentences: Vec<_> = exported
-        .iter()
-        .map(|name| format!("systemd passes over `export {name}=`: write {name}= without export"))
-        .collect();
-    if others > 0 {
-        let lines = if others == 1 { "a line".to_owned() } else { format!("{others} lines") };
-        sentences.push(format!("systemd passes over {lines} without a name and `=`: write NAME=value"));
+/// What a text has under a name.
+struct Assignment {
+    name: String,
+    value: String,
+    /// The line of its name, and that on which its value ends, from 1.
+    lines: (usize, usize),
+    /// A quotation mark of its value has no second one.
+    is_open: bool,
+}
+
+/// What a text comes to.
+#[derive(Default)]
+struct Assignments {
+    assigned: Vec<Assignment>,
+    /// The lines that assign nothing and are no comments.
+    others: Vec<usize>,
+}
+
+impl Assignment {
+    /// That its value has the lines below it, a sentence without any of them.
+    fn swallowed(&self) -> Option<String> {
+        let Self { name, value, lines: (first, last), is_open } = self;
+        // What base64 ends in is no assignment.
+        let begins = |line: &str| {
+            let (name, value) = line.split_once('=')?;
+            Some(name.trim().to_owned()).filter(|name| is_name(name) && !value.trim_start_matches('=').is_empty())
+        };
+        let within: Vec<_> = value.lines().skip(1).filter_map(begins).collect();
+        let within = within.join(" and ");
+        match (within.is_empty(), is_open) {
+            (true, false) => None,
+            (true, true) => {
+                Some(format!("the quotation mark that begins on line {first}, of {name}, is closed nowhere: close it"))
+            }
+            (false, _) => Some(format!(
+                "the quotation mark that begins on line {first}, of {name}, is not closed there, so all up to line {last} is its value, and so is {within}: close it on line {first}"
+            )),
+        }
     }
+}
+
+/// What systemd passes over, as sentences: values with `wrong` names, and `others`, lines without a value.
+fn ignored(wrong: &[Assignment], mut others: Vec<usize>) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for Assignment { name, lines: (line, _), .. } in wrong {
+        match name.strip_prefix("export ").map(str::trim).filter(|name| is_name(name)) {
+            Some(name) => sentences.push(format!("systemd passes over `export {name}=`: write {name}= without export")),
+            None => others.push(*line),
+        }
+    }
+    others.sort_unstable();
+    let numbers: Vec<_> = others.iter().map(ToString::to_string).collect();
+    let numbers = numbers.join(" and ");
+    let (lines, have) = if others.len() == 1 { ("line", "has") } else { ("lines", "have") };
+    sentences.extend(
+        (!others.is_empty())
+            .then(|| format!("systemd passes over {lines} {numbers}, which {have} no name and `=`: write NAME=value")),
+    );
     sentences
 }
 
@@ -116,14 +168,15 @@ fn suits_shell(line: &str) -> bool {
 /// The variables that an init script takes from such a file, which a shell reads: there `export` may stand before a name.
 pub(crate) fn of_script(text: &str) -> Vec<(String, String)> {
     let plain = |name: String| name.strip_prefix("export ").map(|name| name.trim().to_owned()).unwrap_or(name);
-    let assigned = assignments(text).0.into_iter().map(|(name, value)| (plain(name), value));
+    let assigned = assignments(text).assigned.into_iter().map(|one| (plain(one.name), one.value));
     assigned.filter(|(name, _)| is_name(name)).collect()
 }
 
-/// What such a text assigns, whatever the names are, and how many lines assign nothing (systemd.exec(5)). Of a line that ends in a backslash
-/// the value goes on in the next one, and so does a value in quotation marks.
-fn assignments(text: &str) -> (Vec<(String, String)>, usize) {
-    let (mut assigned, mut others) = (Vec::new(), 0);
+/// What such a text assigns, whatever the names are (systemd.exec(5)). Of a line that ends in a backslash the value goes on in the next one, and so
+/// does a value in quotation marks.
+fn assignments(text: &str) -> Assignments {
+    let mut all = Assignments::default();
+    let line_of = |rest: &str| 1 + text[..text.len() - rest.len()].matches('\n').count();
     let mut rest = text.trim_start_matches(BLANKS);
     while !rest.is_empty() {
         let line = rest.split(LINE_ENDS).next().unwrap_or_default();
@@ -133,22 +186,25 @@ fn assignments(text: &str) -> (Vec<(String, String)>, usize) {
         let mut behind = rest[name.map_or(line.len(), |at| at + 1)..].chars();
         match name {
             Some(at) => {
-                let value = value(&mut behind);
+                let (value, is_open) = value(&mut behind);
+                let end = text.len() - behind.as_str().len();
+                let last = 1 + text[..end].trim_end_matches(BLANKS).matches('\n').count();
+                let lines = (line_of(rest), last);
+                let name = line[..at].trim_end_matches(BLANKS).to_owned();
                 // Neither a name nor a value has the end of a text.
-                assigned
-                    .extend((!value.contains('\0')).then(|| (line[..at].trim_end_matches(BLANKS).to_owned(), value)));
+                all.assigned.extend((!value.contains('\0')).then_some(Assignment { name, value, lines, is_open }));
             }
-            None => others += usize::from(!line.starts_with(['#', ';'])),
+            None => all.others.extend((!line.starts_with(['#', ';'])).then(|| line_of(rest))),
         }
         rest = behind.as_str().trim_start_matches(BLANKS);
     }
-    (assigned, others)
+    all
 }
 
-/// A value, and the end of its line. Words in quotation marks follow each other without the blanks between them; in a word without, a
-/// quotation mark stands for itself, and blanks at its end go.
-fn value(characters: &mut Chars<'_>) -> String {
-    let (mut value, mut kept, mut is_word) = (String::new(), 0, false);
+/// A value, and the end of its line; true if a quotation mark is open at the end of the text. Words in quotation marks follow each other
+/// without the blanks between them; in a word without, a quotation mark stands for itself, and blanks at its end go.
+fn value(characters: &mut Chars<'_>) -> (String, bool) {
+    let (mut value, mut kept, mut is_word, mut is_open) = (String::new(), 0, false, false);
     while let Some(c) = characters.next() {
         match c {
             _ if LINE_ENDS.contains(&c) => break,
@@ -156,8 +212,8 @@ fn value(characters: &mut Chars<'_>) -> String {
                 is_word = true;
                 value.extend(characters.next().filter(|c| !LINE_ENDS.contains(c)));
             }
-            '\'' if !is_word => value.extend(characters.by_ref().take_while(|c| *c != '\'')),
-            '"' if !is_word => take_double_quoted(characters, &mut value),
+            '\'' if !is_word => is_open = !take_single_quoted(characters, &mut value),
+            '"' if !is_word => is_open = !take_double_quoted(characters, &mut value),
             ' ' | '\t' => {
                 value.extend(is_word.then_some(c));
                 continue;
@@ -170,14 +226,30 @@ fn value(characters: &mut Chars<'_>) -> String {
         kept = value.len();
     }
     value.truncate(kept);
-    value
+    (value, is_open)
 }
 
-/// Up to the second mark. Between them a backslash stands for itself, but before what a shell would take for something else.
-fn take_double_quoted(characters: &mut Chars<'_>, value: &mut String) {
+/// Up to the second mark; false if there is none.
+fn take_single_quoted(characters: &mut Chars<'_>, value: &mut String) -> bool {
+    let rest = characters.as_str();
+    match rest.split_once('\'') {
+        Some((inside, behind)) => {
+            value.push_str(inside);
+            *characters = behind.chars();
+            true
+        }
+        None => {
+            value.extend(characters);
+            false
+        }
+    }
+}
+
+/// The same. Between the marks a backslash stands for itself, but before what a shell would take for something else.
+fn take_double_quoted(characters: &mut Chars<'_>, value: &mut String) -> bool {
     while let Some(c) = characters.next() {
         match c {
-            '"' => return,
+            '"' => return true,
             '\\' => match characters.next() {
                 Some(escaped @ ('"' | '\\' | '`' | '$')) => value.push(escaped),
                 Some('\n') | None => {}
@@ -186,6 +258,7 @@ fn take_double_quoted(characters: &mut Chars<'_>, value: &mut String) {
             c => value.push(c),
         }
     }
+    false
 }
 
 #[cfg(test)]
@@ -221,8 +294,26 @@ mod tests {
         for (text, expected) in [
             ("# export A=1\n; b\n\nA=1\n B = 2\n", &[][..]),
             ("export A=s3cret\n", &["systemd passes over `export A=`: write A= without export"]),
-            ("A: s3cret=\n", &["systemd passes over a line without a name and `=`: write NAME=value"]),
-            ("s3cret\n1A=s3cret\n", &["systemd passes over 2 lines without a name and `=`: write NAME=value"]),
+            ("B=1\nA: s3cret=\n", &["systemd passes over line 2, which has no name and `=`: write NAME=value"]),
+            (
+                "s3cret\nB=1\n1A=s3cret\n",
+                &["systemd passes over lines 1 and 3, which have no name and `=`: write NAME=value"],
+            ),
+            // What stood below was to be set as well.
+            (
+                "\nA=\"s3cret\nB=1\n# a comment\nC=2\n",
+                &[
+                    "the quotation mark that begins on line 2, of A, is not closed there, so all up to line 5 is its value, and so is B and C: close it on line 2",
+                ],
+            ),
+            (
+                "A='s3cret\nB='1'\nC=2\n",
+                &[
+                    "the quotation mark that begins on line 1, of A, is not closed there, so all up to line 2 is its value, and so is B: close it on line 1",
+                ],
+            ),
+            ("B=1\nA='s3cret\n", &["the quotation mark that begins on line 2, of A, is closed nowhere: close it"]),
+            ("A='-----BEGIN\nb==\n-----END' \\\n\nB=2\n", &[]),
         ] {
             assert_eq!(Variables::parse(text).ignored(), expected, "{text}");
         }

@@ -17,5 +17,5 @@ mod variables;
 mod workload_identity;
 
 pub(crate) use chain::{Chain, EntraToken, IdentityError};
-pub(crate) use inputs::unreadable;
+pub(crate) use inputs::{of_unit, unreadable};
 pub(crate) use variables::{ALL as VARIABLES, SECRETS, is_set, is_told, passed_over};

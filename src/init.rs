@@ -14,10 +14,10 @@ use similar::TextDiff;
 use crate::activation::Sockets;
 use crate::client_config::{Client, masked};
 use crate::config::{Config, Flags};
-use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::identity;
 use crate::logger;
+use crate::service_variables::Given;
 
 mod ask;
 mod engines;
@@ -292,9 +292,11 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// What fails here prevents nothing: a role may take minutes to count, a firewall may be opened later.
     fn try_way(&mut self, chosen: &Chosen) -> Result<(), Stop> {
         let environment = self.host.environment.display().to_string();
-        let by = match std::fs::exists(&self.host.environment) {
-            Ok(false) => String::new(),
-            _ => format!(", with the variables of {environment}"),
+        let given = Given::read(Some(&self.host.config), &self.host.environment);
+        let by = match &given {
+            Ok(given) if given.files.is_empty() => String::new(),
+            Ok(given) => format!(", with the variables of {}", given.files.join(" and ")),
+            Err(_) => format!(", with the variables of {environment}"),
         };
         let question = format!("\nTry the way to the registry{by}?");
         match self.talk.manner() {
@@ -308,7 +310,8 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         }
         self.talk.say("Trying the way to the registry, for a minute at most.\n")?;
         let place = if chosen.is_new { NEW.to_owned() } else { self.host.config.display().to_string() };
-        let trial = Variables::read(&self.host.environment)
+        let trial = given
+            .map(|given| given.variables)
             .and_then(|variables| Ok((trial::go(&chosen.text, &place, &variables)?, variables)));
         match trial {
             Ok((trial, variables)) => {

@@ -1,5 +1,8 @@
 //! What is installed on a host, by its files below a root: programs, and units of systemd.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::chroot;
@@ -34,6 +37,15 @@ pub(crate) fn runs_systemd() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
+/// Whether a process was started from another file than is at this path by now.
+pub(crate) fn is_replaced(program: &Path, pid: u32) -> bool {
+    let Ok(runs) = fs::metadata(format!("/proc/{pid}/exe")) else { return false };
+    match fs::metadata(program) {
+        Ok(now) => (now.dev(), now.ino()) != (runs.dev(), runs.ino()),
+        Err(cause) => cause.kind() == ErrorKind::NotFound,
+    }
+}
+
 /// Whether there is a program of this name.
 pub(crate) fn has_program(root: &Path, name: &str) -> bool {
     PROGRAMS.iter().any(|directory| at(root, &format!("{directory}/{name}")).is_some_and(|at| at.is_file()))
@@ -46,4 +58,28 @@ pub(crate) fn has_unit(root: &Path, name: &str) -> bool {
 
 fn at(root: &Path, path: &str) -> Option<PathBuf> {
     chroot::lead(root, Path::new(path)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An upgrade that the running process had not taken over was "ok".
+    #[test]
+    fn a_process_whose_program_was_replaced_is_known() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let program = folder.path().join("sleep");
+        fs::copy("/bin/sleep", &program).expect("copied");
+        let mut process = std::process::Command::new(&program).arg("60").spawn().expect("it starts");
+        let pid = process.id();
+        // Until it has become the program, it is this one.
+        while is_replaced(&program, pid) {
+            std::thread::yield_now();
+        }
+        fs::remove_file(&program).expect("removed");
+        assert!(is_replaced(&program, pid), "it is gone");
+        fs::copy("/bin/sleep", &program).expect("copied");
+        assert!(is_replaced(&program, pid), "it is another file");
+        process.kill().and_then(|()| process.wait()).expect("ended");
+    }
 }

@@ -166,7 +166,7 @@
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
 //!   unit::lines                      the lines of systemd's files
 //!   unit::manager, unit::specifier   what systemd gives to every service; `%n` and so on in units
-//!   unit::own                        whether this program's own service has other settings than a command
+//!   unit::own, unit::handed          whether this program's own service has other settings than a command; its variables and credentials
 //! program                          runs one to its end, and ends it with its process group
 //! glob, shell                      whether a name is one of a pattern's; a text as one word of a command that is shown
 //! secret, answer, digest           masked values; what servers say; whether content is what its digest says
@@ -192,7 +192,7 @@
 //!   trust, trust::shown, trust::clients, trust::presented    whether engines trust a proxy that speaks TLS; whether it takes their certificates
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
-//!   proxy::down, proxy::mirror       why a proxy does not answer; what is at the address of --mirror
+//!   proxy::down, proxy::mirror, proxy::behind    why a proxy does not answer; what is at the address of --mirror; why it would not start again
 //!   proxy::older, proxy::closed      variables of before; files that its user may not read
 //!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
 //!   dockerd::former, dockerd::second, dockerd::insecure    mirrors where the proxy was before; other processes of dockerd; mirrors without TLS's checks

@@ -1,6 +1,6 @@
 //! The variables of the service. A unit gives them to the proxy and to the `check` before its start; whoever runs `check` or `bench` by
-//! hand does not have them, so these take them from the file `environment` beside the configuration, as `init` does, and leave out what
-//! the shell has in their place.
+//! hand does not have them, so these take them from the unit's files, or from `environment` beside the configuration where no unit is known,
+//! as `init` does, and leave out what the shell has in their place.
 
 use std::ffi::OsString;
 use std::fs;
@@ -62,15 +62,58 @@ pub(crate) fn of_file(path: &Path) -> Values<'static> {
 
 /// The same of this host's own service: those of the sign-in are what its unit gives it, here or elsewhere; none is an empty one.
 pub(crate) fn of_next_start(path: &Path) -> Values<'static> {
-    let values = of_file(path);
-    let unit = Unit::read(&Host::new(PathBuf::from("/")), OWN_UNIT);
-    if unit.command.is_empty() || !unit.unknown.is_empty() {
-        return values;
-    }
-    let value = |name: &str| unit.variable(name).map(|(value, _)| value.into()).unwrap_or_default();
+    let Some(unit) = own_unit() else { return of_file(path) };
+    let value = |name: &str| unit.given(name).map(|(value, _)| value.into());
+    let signs_in = identity::VARIABLES.into_iter().map(|name| (name, value(name).unwrap_or_default()));
     // Of the others the service manager may have some that stand in no file.
-    let others = values.into_iter().filter(|(name, _)| !identity::VARIABLES.contains(name));
-    identity::VARIABLES.into_iter().map(|name| (name, value(name))).chain(others).collect()
+    signs_in.chain(OF_THE_NETWORK.into_iter().filter_map(|name| Some((name, value(name)?)))).collect()
+}
+
+/// The file by which the unit of this host's own service has this variable.
+pub(crate) fn file_of(name: &str) -> Option<String> {
+    own_unit()?.given(name).map(|(_, file)| file.to_owned())
+}
+
+fn own_unit() -> Option<Unit> {
+    let unit = Unit::read(&Host::new(PathBuf::from("/")), OWN_UNIT);
+    (!unit.command.is_empty() && unit.unknown.is_empty()).then_some(unit)
+}
+
+/// What a service has at its next start.
+pub(crate) struct Given {
+    pub variables: Variables,
+    /// The files that they are of.
+    pub files: Vec<String>,
+    /// All that the unit gives it is known, and not only what the file has.
+    is_by_unit: bool,
+    /// Why secrets of the file are none.
+    exposed: Option<String>,
+}
+
+impl Given {
+    /// What the service has that is started with this configuration: by its unit, if that is the host's own, else by the file `environment`
+    /// at `path`. The error is one sentence.
+    pub(crate) fn read(config: Option<&Path>, path: &Path) -> Result<Self, String> {
+        let own = config.and_then(|config| Unit::own_of(&Host::new(PathBuf::from("/")), config));
+        Self::of(own.as_ref(), path)
+    }
+
+    fn of(unit: Option<&Unit>, path: &Path) -> Result<Self, String> {
+        let of_file = Variables::read(path)?;
+        let exposed = exposed(path, &of_file);
+        let is_there = !matches!(fs::exists(path), Ok(false));
+        let mut files: Vec<_> = is_there.then(|| path.display().to_string()).into_iter().collect();
+        for (_, file) in unit.into_iter().flat_map(|unit| names().filter_map(|name| unit.given(name))) {
+            if !files.iter().any(|known| known == file) {
+                files.push(file.to_owned());
+            }
+        }
+        let variables = match unit {
+            Some(unit) => of_file.with(unit.gives()),
+            None => of_file,
+        };
+        Ok(Self { variables, files, is_by_unit: unit.is_some(), exposed })
+    }
 }
 
 /// All of them, if systemd has started this process for the service whose main process is this one: it reads the files anew for each.
@@ -104,44 +147,48 @@ impl Told {
     }
 }
 
-/// Takes the variables of the file beside this configuration, unless the environment says who signs in: starts this program anew with them,
+/// Takes the variables of the service that is started with this configuration, unless the environment says who signs in: starts this program anew with them,
 /// and without others that do the same, which returns only if that fails. `taken` is what has been taken already. Gives what is to be told
 /// of it.
 pub(crate) fn take(config: Option<&Path>, taken: Option<&Taken>) -> Vec<Told> {
     let beside = || config.and_then(Path::parent).map(|directory| directory.join(BESIDE));
     let path = taken.map(|taken| taken.file.clone()).or_else(beside).filter(|_| !is_of_service());
-    // Where there is none, as in a container, the environment is the proxy's.
-    let Some(path) = path.filter(|path| !matches!(fs::exists(path), Ok(false))) else { return Vec::new() };
-    if taken.is_none() && identity::is_told() {
-        return left(&path);
-    }
-    let variables = match Variables::read(&path) {
-        Ok(variables) => variables,
-        Err(wrong) => {
-            let what = "what it gives to the service is not known here, so what follows is of a proxy without it";
-            // What a file is, or has in it, is no better for root.
-            let is_denied = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
-            let by_root = matches!(file::access(&path), Err(FileError::Io(cause)) if is_denied(&cause));
-            return vec![Told::Warning(format!("{wrong}: {what}{}", if by_root { ": run this as root" } else { "" }))];
-        }
+    let Some(path) = path else { return Vec::new() };
+    let given = match Given::read(config, &path) {
+        // Where there is none, as in a container, the environment is the proxy's.
+        Ok(given) if given.files.is_empty() && !given.is_by_unit => return Vec::new(),
+        Ok(given) if taken.is_none() && identity::is_told() => return left(&given),
+        Err(_) if taken.is_none() && identity::is_told() => return Vec::new(),
+        Ok(given) => given,
+        Err(wrong) => return vec![unread(&path, &wrong)],
     };
-    let ignored = variables.ignored().iter().cloned().chain(exposed(&path, &variables));
-    let ignored = ignored.map(|sentence| Told::Warning(format!("{}: {sentence}", path.display())));
+    let ignored = given.variables.ignored().iter().chain(&given.exposed);
+    let ignored: Vec<_> = ignored.map(|sentence| Told::Warning(format!("{}: {sentence}", path.display()))).collect();
     if let Some(taken) = taken {
-        return told(taken).chain(ignored).collect();
+        return told(taken, &given.files).chain(ignored).collect();
     }
     let is_known = |name: &str| names().any(|known| known == name);
     let differs = |name: &str, value: &str| std::env::var_os(name).is_none_or(|here| here != value);
-    let wanted: Vec<_> = variables.iter().filter(|(name, value)| is_known(name) && differs(name, value)).collect();
-    let foreign = names().filter(|name| std::env::var_os(name).is_some() && !variables.has(name));
+    let all = given.variables.iter();
+    let wanted: Vec<_> = all.filter(|(name, value)| is_known(name) && differs(name, value)).collect();
+    let foreign = names().filter(|name| std::env::var_os(name).is_some() && !given.variables.has(name));
     let foreign: Vec<&str> = foreign.collect();
     if wanted.is_empty() && foreign.is_empty() {
-        return ignored.collect();
+        return ignored;
     }
     let failed =
         std::env::current_exe().map_or_else(|cause| cause, |program| anew(program, &path, wanted, &foreign).exec());
     let text = format!("{}: not taken, because this program could not be started anew: {failed}", path.display());
     std::iter::once(Told::Warning(text)).chain(ignored).collect()
+}
+
+/// That the file cannot be read, and why.
+fn unread(path: &Path, wrong: &str) -> Told {
+    let what = "what it gives to the service is not known here, so what follows is of a proxy without it";
+    // What a file is, or has in it, is no better for root.
+    let is_denied = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    let by_root = matches!(file::access(path), Err(FileError::Io(cause)) if is_denied(&cause));
+    Told::Warning(format!("{wrong}: {what}{}", if by_root { ": run this as root" } else { "" }))
 }
 
 /// Why the secrets in it are none.
@@ -152,22 +199,22 @@ fn exposed(path: &Path, variables: &Variables) -> Option<String> {
 }
 
 /// Says whose variables count.
-fn told(taken: &Taken) -> impl Iterator<Item = Told> {
-    let path = taken.file.display();
-    let with = format!("with the variables of {path}, as the unit gives them to the service at its next start");
-    let names = taken.left_out.join(", ");
+fn told(taken: &Taken, files: &[String]) -> impl Iterator<Item = Told> {
+    let with = format!("with the variables of {}, as the service gets them at its next start", files.join(" and "));
+    let (names, path) = (taken.left_out.join(", "), taken.file.display());
     let without = format!(
         "without {names}, set here and not for the service: what it needs of them goes into {path}, a line NAME=value each"
     );
-    let lines = [Some(with), Some(without).filter(|_| !names.is_empty())];
+    let lines = [Some(with).filter(|_| !files.is_empty()), Some(without).filter(|_| !names.is_empty())];
     lines.into_iter().flatten().map(Told::Fact)
 }
 
-/// Says that the file does not count, if it has what the environment lacks.
-fn left(path: &Path) -> Vec<Told> {
+/// Says that those of the service do not count, if it has what the environment lacks.
+fn left(given: &Given) -> Vec<Told> {
     let lacks = |name: &str| identity::VARIABLES.contains(&name) && !identity::is_set(name);
-    let counts = Variables::read(path).is_ok_and(|variables| variables.iter().any(|(name, _)| lacks(name)));
-    let text = format!("without the variables of {}, because the environment says who signs in", path.display());
+    let counts = given.variables.iter().any(|(name, _)| lacks(name));
+    let files = given.files.join(" and ");
+    let text = format!("without the variables of {files}, because the environment says who signs in");
     if counts { vec![Told::Fact(text)] } else { Vec::new() }
 }
 
@@ -222,6 +269,39 @@ mod tests {
             let told = take(None, Some(&Taken { file: file.clone(), left_out: Vec::new() }));
             let [Told::Warning(text)] = told.as_slice() else { panic!("{told:?}") };
             assert!(text.starts_with(&*file.to_string_lossy()) && !text.contains("root"), "{text}");
+        }
+    }
+
+    /// `check` and `init` took only the file: a certificate by a drop-in was "not used", and a proxy by a drop-in was not gone through.
+    #[test]
+    fn variables_of_a_drop_in_are_the_services_as_well_as_those_of_the_file() {
+        let root = tempfile::tempdir().expect("a directory");
+        let put = |path: &str, content: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
+            fs::write(&path, content).expect("written");
+            path
+        };
+        let unit = "[Service]\nExecStart=/usr/bin/acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml\n\
+                    EnvironmentFile=-/etc/acr-cache-proxy/environment\n";
+        put("usr/lib/systemd/system/acr-cache-proxy.service", unit);
+        let drop_in = "[Service]\nEnvironment=HTTPS_PROXY=http://proxy:3128 AZURE_TENANT_ID=other\n\
+                       Environment=AZURE_CLIENT_CERTIFICATE_PATH=%d/client.pem\n";
+        put("etc/systemd/system/acr-cache-proxy.service.d/a.conf", drop_in);
+        let file = put("etc/acr-cache-proxy/environment", "AZURE_TENANT_ID=tenant\nfoo\n");
+        let host = Host::new(root.path().to_owned());
+        let certificate = "/run/credentials/acr-cache-proxy.service/client.pem";
+        for (config, expected) in [
+            ("/etc/acr-cache-proxy/config.yaml", [Some("tenant"), Some("http://proxy:3128"), Some(certificate)]),
+            ("/srv/other.yaml", [Some("tenant"), None, None]),
+        ] {
+            let unit = Unit::started_with(&host, config.as_ref());
+            let given = Given::of(unit.as_ref(), &file).expect("read");
+            let value = |name: &str| given.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+            let values = ["AZURE_TENANT_ID", "HTTPS_PROXY", "AZURE_CLIENT_CERTIFICATE_PATH"].map(value);
+            assert_eq!((values, given.is_by_unit), (expected, expected[1].is_some()), "{config}");
+            assert_eq!(given.variables.ignored().len(), 1);
+            assert_eq!(given.files.iter().any(|file| file.ends_with(".d/a.conf")), given.is_by_unit, "{config}");
         }
     }
 

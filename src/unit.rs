@@ -8,6 +8,7 @@ use crate::environment_file::{self, Variables};
 use crate::host::Host;
 use crate::installed::{self, UNITS};
 
+mod handed;
 mod lines;
 mod manager;
 pub(crate) mod own;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use oci::route::Route;
 use serde_json::Value;
 
-use crate::config::{Destination, Routes};
+use crate::config::{Config, Destination, Routes, Upstream};
 
 /// A sentence names as many; a configuration may have hundreds.
 const NAMED: usize = 3;
@@ -41,6 +42,25 @@ impl Ways {
     pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
+}
+
+/// As whom the proxy of this `/status` signs in where these settings name somebody else, as far as it tells, a clause for each registry.
+pub(crate) fn other_identities(status: &Value, config: &Config) -> Vec<String> {
+    let Some(registries) = status["registries"].as_array() else { return Vec::new() };
+    let other = |upstream: &Arc<Upstream>| {
+        let domain = upstream.domain().authority();
+        let (kind, id) = upstream.identity().kind().told();
+        let mut told = registries.iter().filter(|told| told["domain"] == domain).map(|told| &told["identity"]);
+        // Where the settings name no id, a variable may.
+        let is_same = |told: &Value| told["kind"] == kind && id.is_none_or(|id| told["id"] == id);
+        let first = told.clone().next();
+        let named = |kind: &str, id: Option<&str>| id.map_or(kind.to_owned(), |id| format!("{kind} {id}"));
+        let is = first.map_or("nobody".to_owned(), |told| {
+            named(told["kind"].as_str().unwrap_or_default(), told["id"].as_str()).chars().take(LONGEST).collect()
+        });
+        (!told.any(is_same)).then(|| format!("{domain}: {is}, and not {}", named(kind, id)))
+    };
+    config.upstreams().iter().filter_map(other).collect()
 }
 
 fn way(route: &Route<Destination>) -> String {

@@ -9,11 +9,12 @@ use super::Options;
 use super::report::{Group, Hop, Kind, Line, Status};
 use super::warnings;
 use crate::activation::Sockets;
-use crate::config::credential::is_elsewhere;
+use crate::config::credential::{self, is_elsewhere};
 use crate::config::identity::Kind as IdentityKind;
 use crate::config::service_user::{self, ServiceUser};
 use crate::config::{self, Config, Endpoint};
 use crate::host::Host;
+use crate::installed::OWN_UNIT;
 use crate::listen::bind::{self, BindError};
 use crate::listen::certificate;
 use crate::metrics::Meters;
@@ -22,7 +23,7 @@ use crate::net::trust::TrustRoots;
 use crate::serve::registry::{Builder, Built, Shared};
 use crate::serve::{ServeError, announce};
 use crate::service_variables::Told;
-use crate::unit::own;
+use crate::unit::{Unit, own};
 use crate::{alarm, identity};
 
 /// What the proxy would be built of.
@@ -92,7 +93,7 @@ pub(super) fn check(
         closed(&host, options, &parts.config, &mut findings);
     }
     warn(&mut findings, &parts.config);
-    not_here(&parts.config).into_iter().for_each(|text| findings.add(Status::Skipped, text));
+    not_here(&parts.config, options, &mut findings);
     if findings.lines.iter().any(|line| line.status == Status::Failed) {
         return (findings, None);
     }
@@ -165,12 +166,31 @@ fn absent(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Credentials that only the start of the unit has, a sentence each.
-fn not_here(config: &Config) -> Vec<String> {
-    let elsewhere = service_user::files(config).into_iter().filter(|(_, path)| is_elsewhere(path));
-    elsewhere
-        .map(|(key, path)| format!("{key} {}: not tried, since only the start of the unit has it", path.display()))
-        .collect()
+/// Credentials that only the start of the unit has, and those that it does not have either.
+fn not_here(config: &Config, options: &Options, findings: &mut Findings) {
+    let own = options.file.as_ref().and_then(|file| Unit::own_of(&Host::new(options.root.clone()), Path::new(file)));
+    let named = service_user::files(config).into_iter().map(|(key, path)| (key, path.to_owned()));
+    let read = config.upstreams().iter().flat_map(|upstream| identity::of_unit(upstream.identity().kind()));
+    for (key, path) in named.chain(read).filter(|(_, path)| credential::of_unit(path).is_some()) {
+        match own.as_ref().and_then(|unit| credential::not_handed_over(unit, &path)) {
+            Some(name) => {
+                let text = format!(
+                    "{key} {}: {OWN_UNIT} hands over no such credential: LoadCredential={name}:FILE in a drop-in does",
+                    path.display()
+                );
+                // A path as it is written has to be one at the start, and any other file may come later.
+                if is_elsewhere(&path) {
+                    findings.failed(text);
+                } else {
+                    findings.warn(text);
+                }
+            }
+            None => {
+                let text = format!("{key} {}: not tried, since only the start of the unit has it", path.display());
+                findings.add(Status::Skipped, text);
+            }
+        }
+    }
 }
 
 /// Files of the host's own settings that its service may not read, of which root, who runs this, would not know.

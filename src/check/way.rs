@@ -12,7 +12,7 @@ use super::registry;
 use super::report::{Group, Kind};
 use super::steps::Steps;
 use crate::config::Upstream;
-use crate::config::credential::is_elsewhere;
+use crate::identity;
 use crate::net::trust::TrustRoots;
 use crate::proxy::{BlobHosts, Connections, Destination};
 use crate::serve::registry::Built;
@@ -57,10 +57,9 @@ pub(super) fn ways(parts: Parts, images: &Images, calls: &Arc<Connections>) -> V
             }
         });
         let routes = routes.collect();
-        let files = settings.identity().kind().files().into_iter();
-        let mut elsewhere = files.filter(|(_, path)| is_elsewhere(path)).map(|(key, path)| {
+        let mut elsewhere = identity::of_unit(settings.identity().kind()).into_iter().map(|(setting, path)| {
             let path = path.display();
-            format!("not tried, since only the unit has identity.{key} {path}: doctor asks the proxy that runs")
+            format!("not tried, since only the unit has {setting} {path}: doctor asks the proxy that runs")
         });
         Way { built, roots: roots.clone(), routes, elsewhere: elsewhere.next() }
     };

@@ -7,13 +7,23 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
+use crate::installed::OWN_UNIT;
+use crate::unit::Unit;
+
 const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 const BEGIN: &str = "$CREDENTIALS_DIRECTORY/";
+/// Below which systemd has those of each service, by its name.
+const ALL: &str = "/run/credentials";
 
 /// A path, which is one of a credential if it begins so; as it is written where this process has none, or may not enter its place. No other variable is replaced.
 pub(super) fn parse(text: &str) -> Result<PathBuf, String> {
+    path(text, own_directory())
+}
+
+/// The directory that this process may enter, if it has one.
+fn own_directory() -> Option<OsString> {
     let is_closed = |directory: &OsString| access(directory.as_os_str(), AccessFlags::X_OK) == Err(Errno::EACCES);
-    path(text, std::env::var_os(DIRECTORY).filter(|directory| !is_closed(directory)))
+    std::env::var_os(DIRECTORY).filter(|directory| !directory.is_empty() && !is_closed(directory))
 }
 
 fn path(text: &str, directory: Option<OsString>) -> Result<PathBuf, String> {
@@ -24,13 +34,25 @@ fn path(text: &str, directory: Option<OsString>) -> Result<PathBuf, String> {
             "{text:?} is not a credential: use {BEGIN} and a name of LoadCredential=, such as {BEGIN}client-secret"
         ));
     }
-    let directory = directory.filter(|directory| !directory.is_empty());
     Ok(directory.map_or_else(|| PathBuf::from(text), |directory| PathBuf::from(directory).join(name)))
 }
 
 /// Whether it is a credential's, and this process has none.
 pub(crate) fn is_elsewhere(path: &Path) -> bool {
     path.starts_with(BEGIN)
+}
+
+/// The name of the credential of the unit that a path leads to, written either way, if this process is none of the unit's start.
+pub(crate) fn of_unit(path: &Path) -> Option<&str> {
+    let directory = Path::new(ALL).join(OWN_UNIT);
+    let is_own = || own_directory().is_some_and(|own| Path::new(&own) == directory);
+    let absolute = || path.strip_prefix(&directory).ok().filter(|_| !is_own());
+    path.strip_prefix(BEGIN).ok().or_else(absolute)?.to_str()
+}
+
+/// The name of the credential of this path, if it is one and the unit does not hand it over.
+pub(crate) fn not_handed_over<'a>(unit: &Unit, path: &'a Path) -> Option<&'a str> {
+    of_unit(path).filter(|name| !unit.hands_over(name))
 }
 
 /// Why such a path leads nowhere here, a sentence.
@@ -57,7 +79,6 @@ mod tests {
                 Ok("/run/credentials/acr-cache-proxy.service/client.pem"),
             ),
             ("$CREDENTIALS_DIRECTORY/client.pem", None, Ok("$CREDENTIALS_DIRECTORY/client.pem")),
-            ("$CREDENTIALS_DIRECTORY/client.pem", Some(OsString::new()), Ok("$CREDENTIALS_DIRECTORY/client.pem")),
             ("$CREDENTIALS_DIRECTORY/", directory(), Err("is not a credential")),
             ("$CREDENTIALS_DIRECTORY/..", directory(), Err("is not a credential")),
             ("$CREDENTIALS_DIRECTORY/a/b", directory(), Err("is not a credential")),
@@ -79,6 +100,19 @@ mod tests {
             ("$CREDENTIALS_DIRECTORY_2/a", false),
         ] {
             assert_eq!((is_elsewhere(path.as_ref()), lack(path.as_ref()).is_some()), (expected, expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_credential_of_the_unit_is_known_by_either_way_to_write_its_path() {
+        for (path, expected) in [
+            ("$CREDENTIALS_DIRECTORY/a", Some("a")),
+            ("/run/credentials/acr-cache-proxy.service/a", Some("a")),
+            ("/run/credentials/other.service/a", None),
+            ("/etc/a", None),
+        ] {
+            assert_eq!(of_unit(path.as_ref()), expected, "{path}");
+            assert_eq!(not_handed_over(&Unit::default(), path.as_ref()), expected, "{path}");
         }
     }
 }

@@ -115,7 +115,8 @@ impl ServiceUser {
             path: path.to_owned(),
             is_program: false,
         });
-        let is_closed = |file: &Closed| !credential::is_elsewhere(&file.path) && file.path.exists() && !self.may(file);
+        let is_closed =
+            |file: &Closed| credential::of_unit(&file.path).is_none() && file.path.exists() && !self.may(file);
         own.into_iter().chain(named).chain(command).filter(is_closed).collect()
     }
 

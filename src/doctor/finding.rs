@@ -87,7 +87,7 @@ labels! {
         NotLoaded = "not-loaded",
         /// Requests for the proxy are sent to a forward proxy.
         ForwardProxy = "forward-proxy",
-        /// The engine's service has failed to start, or the proxy's socket unit.
+        /// The engine's service has failed to start, or the proxy's socket unit; or the proxy's would not start again.
         Failed = "failed",
         /// A pull has failed, or gone past the proxy.
         Pull = "pull",

@@ -10,6 +10,7 @@ use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
 use crate::activation::Sockets;
+use crate::admin::ways::other_identities;
 use crate::config::service_user::{Closed, ServiceUser};
 use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
@@ -18,11 +19,13 @@ use crate::installed::{OWN_UNIT as UNIT, RELOAD, RESTART};
 use crate::metrics::labels::Cause;
 use crate::shell::shell_word;
 
+mod behind;
 mod closed;
 mod down;
 mod mirror;
 mod older;
 
+use closed::NotHandedOver;
 use down::Service;
 pub(super) use down::unit_state;
 use mirror::Mirror;
@@ -56,6 +59,10 @@ pub(super) struct Facts {
     older: Option<(String, Vec<&'static str>)>,
     /// Files that its user may not read, although whoever asks may.
     closed: Vec<Closed>,
+    /// Credentials that the service does not get, although its settings name them.
+    not_handed_over: Vec<NotHandedOver>,
+    /// As whom it signs in where its settings say otherwise, a clause for each registry.
+    other_identities: Vec<String>,
     /// Nobody listens on this host, and it is the address of the mirror that was asked.
     is_elsewhere: bool,
     /// The address of the mirror, where that is another, and the proxy of this host answers.
@@ -102,6 +109,8 @@ async fn elsewhere(url: &str, sockets: &Sockets) -> Facts {
         variables: None,
         older: None,
         closed: Vec::new(),
+        not_handed_over: Vec::new(),
+        other_identities: Vec::new(),
         is_elsewhere: true,
         mirror: None,
     }
@@ -140,6 +149,7 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
             status = ask_status(admin, "/status").await;
         }
     }
+    let other_identities = status.as_ref().map(|status| other_identities(status, config)).unwrap_or_default();
     let beside = file.and_then(Path::parent).map(|directory| directory.join(VARIABLES));
     let older = older::read(beside.as_deref().filter(|_| host.is_this()), status.as_ref()).await;
     let variables = beside.filter(|_| answers.is_err()).map(|path| (path.clone(), Variables::read(&path)));
@@ -155,6 +165,8 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>, sockets: &S
         variables,
         older,
         closed: Vec::new(),
+        not_handed_over: NotHandedOver::read(host, file, config),
+        other_identities,
         is_elsewhere: false,
         mirror: None,
     }
@@ -259,6 +271,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     down::beside_socket(facts, expected).into_iter().for_each(|finding| found.find(finding));
     older::find(facts, &mut found);
     older::find_routes(facts, expected, &mut found);
+    behind::find(facts, expected, &mut found);
     tokens(facts, expected, &mut found);
     refused(facts, expected, &mut found);
     limited(facts, expected, &mut found);

@@ -188,18 +188,27 @@ pub(crate) fn file(
 /// What is wrong with the files of a source that can be told without a sign-in, a sentence each: one that is not there, or that this process may
 /// not read. It may come later, so it ends no start.
 pub(crate) fn unreadable(kind: &Kind) -> Vec<String> {
-    let chain = || variables::default_chain().unwrap_or_default().into_iter().map(|(kind, _)| kind).collect();
-    let kinds: Vec<_> = if *kind == Kind::Default { chain() } else { vec![kind.clone()] };
-    kinds
-        .iter()
-        .flat_map(files)
+    all_files(kind)
+        .into_iter()
         // That is no fault of the file's.
-        .filter(|(_, path)| !credential::is_elsewhere(path))
+        .filter(|(_, path)| credential::of_unit(path).is_none())
         .filter_map(|(setting, path)| {
             let cause = file::access(&path).err()?;
             Some(format!("{setting} {}: {cause}: until it can be read the sign-in fails", path.display()))
         })
         .collect()
+}
+
+/// The credentials of the unit that a source reads, which only the unit's start has, each with the setting or the variable that names it.
+pub(crate) fn of_unit(kind: &Kind) -> Vec<(String, PathBuf)> {
+    all_files(kind).into_iter().filter(|(_, path)| credential::of_unit(path).is_some()).collect()
+}
+
+/// The files of a source, or of all that the default chain asks.
+fn all_files(kind: &Kind) -> Vec<(String, PathBuf)> {
+    let chain = || variables::default_chain().unwrap_or_default().into_iter().map(|(kind, _)| kind).collect();
+    let kinds: Vec<_> = if *kind == Kind::Default { chain() } else { vec![kind.clone()] };
+    kinds.iter().flat_map(files).collect()
 }
 
 /// The files that a source reads, each with the setting or the variable that names it.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::ask::Manner;
 use super::port::{self, Port};
 use super::served::{self, Running, Unread};
-use super::service::Manager;
+use super::service::{self, Manager};
 use super::{Init, Step};
 use crate::activation::Socket;
 use crate::admin::ways::Ways;
@@ -84,7 +84,10 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
 
     /// What has the proxy that runs go by the configuration, a clause.
     pub(super) fn remedy(&self) -> String {
-        self.unread.as_ref().unwrap_or(&Unread::Reload).to_string()
+        // By a reload, one of other settings would read its own again.
+        let by_unit = matches!(self.host.manager, Manager::Systemd { .. });
+        let other = by_unit.then(|| service::other_settings(&self.options.root, &self.host.config)).flatten();
+        other.unwrap_or_else(|| self.unread.as_ref().unwrap_or(&Unread::Reload).to_string())
     }
 
     /// Why no engine is to be sent to the proxy yet, a clause with what to do.
@@ -94,15 +97,15 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
 
     /// Says that the host's own proxy goes by another configuration, unless another step says so.
     pub(super) fn tell_unread(&mut self) {
-        let Some(unread) = self.unread.as_ref().filter(|_| self.host.is_root && self.talk.manner() != Manner::Show)
-        else {
+        if self.unread.is_none() || !self.host.is_root || self.talk.manner() == Manner::Show {
             return;
-        };
+        }
         let by_service = self.does(Step::Service) && !matches!(self.host.manager, Manager::Systemd { .. });
         let by_engines = self.does(Step::Engines) && self.talk.manner() == Manner::Yes && !self.host.clients.is_empty();
         if self.running == Running::Same || !by_service && !by_engines {
             let config = self.host.config.display();
-            self.left.push(format!("the proxy that runs does not go by {config} as it is now: {unread}"));
+            let remedy = self.remedy();
+            self.left.push(format!("the proxy that runs does not go by {config} as it is now: {remedy}"));
         }
     }
 }

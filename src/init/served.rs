@@ -10,7 +10,7 @@ use oci::quote::quoted;
 use serde_json::Value;
 
 use super::port;
-use crate::admin::ways::Ways;
+use crate::admin::ways::{Ways, other_identities};
 use crate::config::{Config, collide};
 use crate::control;
 use crate::doctor::Answer;
@@ -145,18 +145,7 @@ pub(super) fn answers(admin: SocketAddr) -> bool {
 
 /// Whether the proxy with this admin listener signs in to each registry as the configuration says, as far as it tells.
 pub(super) fn signs_in_as(config: &Config, admin: SocketAddr) -> bool {
-    let Some(status) = status(admin) else { return false };
-    let Some(registries) = status["registries"].as_array() else { return true };
-    config.upstreams().iter().all(|upstream| {
-        let (kind, id) = upstream.identity().kind().told();
-        // Where the configuration names no id, a variable may.
-        registries.iter().any(|told| {
-            let identity = &told["identity"];
-            told["domain"] == upstream.domain().authority()
-                && identity["kind"] == kind
-                && id.is_none_or(|id| identity["id"] == id)
-        })
-    })
+    status(admin).is_some_and(|status| other_identities(&status, config).is_empty())
 }
 
 /// The variables of this file with another value of which the proxy with this admin listener was started.

@@ -1,7 +1,7 @@
 //! The service: whether systemd runs here and knows the unit, and its start.
 
 use std::io::{self, BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::ask::{Manner, Stop};
@@ -13,6 +13,7 @@ use crate::environment_file::Variables;
 use crate::host::Host;
 use crate::installed::{self, OWN_UNIT, RELOAD, RESTART};
 use crate::service_variables;
+use crate::unit::Unit;
 use crate::unit::own::{self, Other};
 
 /// Starts the service now and at each boot.
@@ -120,8 +121,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         }
         for command in commands {
             if let Err(cause) = run(command) {
-                let why = "the journal says why: journalctl --unit acr-cache-proxy --lines 20";
-                self.left.push(format!("{cause}: {why}"));
+                self.left.push(format!("{cause}: {}", unstarted(&said_of("LoadState"))));
                 return Ok(false);
             }
         }
@@ -133,6 +133,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             return Ok(false);
         }
         self.talk.say("The service runs.\n")?;
+        self.left.extend(replaced());
         Ok(true)
     }
 
@@ -167,16 +168,45 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
     }
 }
 
+/// What systemd says of the service under this key.
+fn said_of(key: &str) -> String {
+    let words = ["show", "--value", "--property", key, OWN_UNIT];
+    let output = Command::new("systemctl").args(words).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// Why a command for the service has failed, by how systemd has loaded its unit; a clause.
+fn unstarted(load: &str) -> String {
+    match load {
+        "masked" => format!("its unit is masked: systemctl unmask {OWN_UNIT}, and run init again"),
+        "bad-setting" | "error" => format!(
+            "systemd refuses its unit ({load}), and says why: systemd-analyze verify {OWN_UNIT}; put that right, systemctl daemon-reload, and run init again"
+        ),
+        _ => "the journal says why: journalctl --unit acr-cache-proxy --lines 20".to_owned(),
+    }
+}
+
+/// That the service runs an earlier program than is installed, a sentence.
+fn replaced() -> Option<String> {
+    let (pid, unit) = (said_of("MainPID").parse().ok()?, Unit::read(&Host::new(PathBuf::from("/")), OWN_UNIT));
+    let program = unit.command.first().filter(|program| installed::is_replaced(Path::new(program), pid))?;
+    Some(format!(
+        "the service runs, by an earlier program than {program} is by now, which has not taken over; the journal says why: journalctl --unit acr-cache-proxy --lines 20; {RESTART} starts it"
+    ))
+}
+
+/// What a unit that is started with other settings has, and what to do, a clause; `None` if it has these.
+pub(super) fn other_settings(root: &Path, config: &Path) -> Option<String> {
+    let config = config.display().to_string();
+    let Other { file, flags, .. } = own::other(&Host::new(root.to_owned()), Some(&config), &[])?;
+    Some(format!("ExecStart= in {file} has {flags}: have it name {config} alone"))
+}
+
 /// Why a service that runs does not serve what this configuration says, a sentence; `instead` says what it does, a
 /// clause.
 fn elsewhere(root: &Path, config: &Path, instead: &str) -> String {
-    let config = config.display().to_string();
-    let why = match own::other(&Host::new(root.to_owned()), Some(&config), &[]) {
-        Some(Other { file, flags, .. }) => {
-            format!("ExecStart= in {file} has {flags}: have it name {config} alone")
-        }
-        None => "the journal may say why: journalctl --unit acr-cache-proxy --lines 20".to_owned(),
-    };
+    let why = other_settings(root, config)
+        .unwrap_or_else(|| "the journal may say why: journalctl --unit acr-cache-proxy --lines 20".to_owned());
     format!("the service runs, and {instead}: {why}")
 }
 

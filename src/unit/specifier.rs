@@ -4,6 +4,7 @@
 pub(super) fn expanded(text: &str, unit: &str) -> String {
     let stem = unit.rsplit_once('.').map_or(unit, |(stem, _)| stem);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    let credentials = format!("/run/credentials/{unit}");
     let (mut new, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, after)) = rest.split_once('%') {
         new += before;
@@ -21,6 +22,7 @@ pub(super) fn expanded(text: &str, unit: &str) -> String {
             Some('L') => "/var/log",
             Some('T') => "/tmp",
             Some('V') => "/var/tmp",
+            Some('d') => &credentials,
             Some('h') => "/root",
             Some('u' | 'g') => "root",
             Some('U' | 'G') => "0",
@@ -52,6 +54,7 @@ mod tests {
             ("%E/default/%N", "docker.service", "/etc/default/docker"),
             ("-H unix://%t/%p-%i.sock", "docker@two.service", "-H unix:///run/docker-two.sock"),
             ("%h/.config/%n", "docker.service", "/root/.config/docker.service"),
+            ("%d/client.pem", "docker.service", "/run/credentials/docker.service/client.pem"),
             ("100%%", "docker.service", "100%"),
             ("host=%H 5%", "docker.service", "host=%H 5%"),
         ] {

@@ -9,7 +9,7 @@ use acr_emulator::Image;
 use testkit::{CLIENT, TENANT};
 
 use crate::home::Home;
-use crate::systemd::{SECRETS, Systemd, azure, configure};
+use crate::systemd::{SECRETS, Systemd, azure, configure, install};
 
 /// Where scripts/test has put them.
 const PACKAGES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../packages");
@@ -227,4 +227,54 @@ async fn init_prepares_the_host_of_a_package_and_docker_pulls_through_it() {
         "{}",
         systemd.journal()
     );
+}
+
+/// It said that nobody had named a registry where somebody had, and nothing where the new program did not take over or the unit was masked.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn what_a_package_says_after_its_installation_is_so() {
+    let azure = azure().await;
+    let home = Home::new(&[azure.ca_pem()]);
+    let systemd = Systemd::boot(&home);
+    install(&systemd);
+    configure(&systemd, &azure, "", SECRETS);
+    let own =
+        fs::read_to_string(systemd.root.join(FILES[0])).expect("read").replace("example.azurecr.io", "mine.azurecr.io");
+    let put = |text: &str| systemd.file(FILES[0], text);
+    let says = |words: &str| systemd.run(&format!("sh /root/after-install {words}"));
+    systemd.file("root/after-install", include_str!("../../packaging/after-install"));
+    let (init, enable) =
+        ("  acr-cache-proxy init\n", "as after a removal: systemctl enable --now acr-cache-proxy.service\n");
+    put(include_str!("../../conf/minimal.yaml"));
+    let said = says("configure");
+    assert!(said.ends_with(init) && !said.contains("rpmsave"), "{said}");
+    systemd.file("etc/acr-cache-proxy/config.yaml.rpmsave", &own);
+    assert!(says("1").contains(": mv /etc/acr-cache-proxy/config.yaml.rpmsave /etc/"), "of rpm");
+    put(&own);
+    for words in ["configure", "configure 0.1.0", "1", "2"] {
+        let said = says(words);
+        assert!(said.ends_with(enable) && !said.contains(init), "{words}: {said}");
+    }
+    systemd.run("systemctl enable acr-cache-proxy");
+    assert_eq!(says("2"), "");
+    systemd.run("systemctl disable acr-cache-proxy");
+    systemd.run("mv /etc/systemd/system/acr-cache-proxy.service /usr/lib/systemd/system/acr-cache-proxy.service");
+    systemd.run("systemctl mask acr-cache-proxy");
+    let unmask = "its unit is masked: systemctl unmask acr-cache-proxy.service && systemctl enable --now ";
+    assert!(says("configure 0.1.0").contains(unmask));
+
+    systemd.run("systemctl unmask acr-cache-proxy");
+    configure(&systemd, &azure, "", SECRETS);
+    systemd.run("systemctl start acr-cache-proxy");
+    systemd.wait_until("it serves", || systemd.serves(ASK));
+    for (program, says_at_end) in
+        [("/usr/bin/acr-cache-proxy", ""), ("/bin/false", "  journalctl --unit acr-cache-proxy --lines 20\n")]
+    {
+        let first = systemd.main_process();
+        systemd.run(&format!("cp {program} /usr/bin/new"));
+        systemd.run("mv /usr/bin/new /usr/bin/acr-cache-proxy");
+        let said = says("configure 0.1.0");
+        assert!(said.ends_with(says_at_end) && said.is_empty() == says_at_end.is_empty(), "{program}: {said}");
+        assert_eq!(systemd.main_process() == first, program == "/bin/false", "{said}");
+    }
 }

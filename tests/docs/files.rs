@@ -136,6 +136,24 @@ fn the_script_for_openrc_runs_and_its_flags_are_the_programs() {
     assert!(!run(&wrong.display().to_string()).contains("checked\n"), "a mistake ends the start");
 }
 
+/// `check` said that the service gets the variables of that file, and the script never read it.
+#[test]
+fn the_script_for_openrc_gives_the_variables_of_the_file_and_evaluates_none() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("environment");
+    let text = "# A=0\nA=1\nB='two $(id) `id`'\nC=\"3\"\nexport D=4\nE\n5F=6\nG=a=b\nH=last";
+    std::fs::write(&file, text).expect("written");
+    let play = "RC_SVCNAME=acr-cache-proxy; . $1; command=true; start_pre; exec env";
+    let mut command = std::process::Command::new("/bin/sh");
+    command.env_clear().env("environment", &file).env("PATH", "/usr/bin:/bin");
+    command.args(["-eu", "-c", play, "openrc-run"]).arg(root().join("conf/acr-cache-proxy.openrc"));
+    let printed = String::from_utf8(command.output().expect("a shell runs").stdout).expect("text");
+    let of_file = |line: &&str| line.split_once('=').is_some_and(|(name, _)| name.trim_start_matches("5").len() == 1);
+    let mut given: Vec<_> = printed.lines().filter(of_file).filter(|line| !line.starts_with('_')).collect();
+    given.sort_unstable();
+    assert_eq!(given, ["A=1", "B=two $(id) `id`", "C=3", "G=a=b", "H=last"], "{printed}");
+}
+
 /// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.
 pub(crate) fn unit(block: &Block) -> Result<(), String> {
     let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");

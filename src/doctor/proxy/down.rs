@@ -1,6 +1,7 @@
 //! A proxy that does not answer: why, as far as systemd tells it, and what has it answer.
 
 use std::io;
+use std::path::Path;
 
 use super::super::ask::{self, Properties};
 use super::super::expected::{Expected, by_hand};
@@ -12,12 +13,19 @@ use crate::client_config::Registry;
 use crate::config::{Config, Endpoint};
 use crate::environment_file::Variables;
 use crate::host::Host;
-use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, runs_systemd};
+use crate::installed::{OWN_SOCKET as SOCKET, OWN_UNIT as UNIT, RELOAD, is_replaced, runs_systemd};
 use crate::shell::shell_word;
+use crate::unit::Unit;
 use crate::unit::own::{self, Other};
 
 /// What the service has written last.
-const JOURNAL: &str = "journalctl --unit acr-cache-proxy --lines 20 --no-pager";
+pub(super) const JOURNAL: &str = "journalctl --unit acr-cache-proxy --lines 20 --no-pager";
+
+/// Says what of its unit systemd refuses, before what is to be done then.
+pub(super) const VERIFY: &str =
+    "systemd-analyze verify acr-cache-proxy.service  # put right what it says; then: systemctl daemon-reload && ";
+/// Statuses from here on are systemd's own, of a program that it could not start (systemd.exec(5)).
+const SYSTEMDS: u16 = 200;
 
 /// What systemd knows of the service.
 #[derive(Debug, Default)]
@@ -34,32 +42,35 @@ pub(super) struct Service {
     pub other: Option<Other>,
     /// What came of its last start or reload.
     pub last: Last,
+    /// The program of the unit, if the process that runs was started from another file than that is by now.
+    pub replaced: Option<String>,
 }
 
 /// What systemd and the journal tell of the last start or reload.
 #[derive(Debug, Default)]
 pub(super) struct Last {
     pub is_masked: bool,
+    /// What systemd calls its unit if it starts nothing by it, such as `bad-setting`.
+    pub refusal: Option<String>,
     /// How it has failed, a clause.
     pub failure: Option<String>,
     /// The last line that it has written, if it has failed.
     pub line: Option<String>,
     pub is_reload_refused: bool,
+    pid: Option<u32>,
 }
 
 impl Last {
     async fn read() -> Self {
-        const ALL: &str = "--property=LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,ReloadResult";
+        const ALL: &str = "--property=LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,ReloadResult,InvocationID,MainPID";
         let Some(shown) = Properties::show(&[ALL, UNIT]).await else { return Self::default() };
         let mut last = Self::of(&shown);
-        // Who was killed has not written why.
-        let has_exited = shown.get("Result") == "exit-code";
-        if last.failure.is_some() && has_exited {
-            // What systemd itself writes of the unit has another identifier.
-            let journal =
-                ["journalctl", "--quiet", "--unit", UNIT, "--identifier=acr-cache-proxy", "--lines=1", "--output=cat"];
-            let line = ask::program(&journal).await.unwrap_or_default();
-            last.line = line.lines().last().map(quoted).filter(|line| !line.is_empty());
+        if last.failure.is_some()
+            && let Some(journal) = journal(&shown)
+        {
+            let words: Vec<_> = journal.iter().map(String::as_str).collect();
+            let lines = ask::program(&words).await.unwrap_or_default();
+            last.line = lines.lines().find(|line| !line.is_empty()).map(quoted);
         }
         last
     }
@@ -72,8 +83,26 @@ impl Last {
             (result, _) => format!("{how} ({result})"),
         });
         let is_reload_refused = !matches!(shown.get("ReloadResult"), "" | "success");
-        Self { is_masked: shown.get("LoadState") == "masked", failure, line: None, is_reload_refused }
+        let load = shown.get("LoadState");
+        let refusal = matches!(load, "bad-setting" | "error").then(|| load.to_owned());
+        let pid = shown.get("MainPID").parse().ok().filter(|pid| *pid != 0);
+        Self { is_masked: load == "masked", refusal, failure, line: None, is_reload_refused, pid }
     }
+}
+
+/// Pure: the command whose first line says why a start has failed that has these properties. Lines of other starts say nothing of it.
+pub(super) fn journal(shown: &Properties) -> Option<Vec<String>> {
+    // Who was killed has not written why.
+    let id = Some(shown.get("InvocationID")).filter(|id| !id.is_empty() && shown.get("Result") == "exit-code")?;
+    let is_systemds = shown.get("ExecMainStatus").parse().is_ok_and(|status: u16| status >= SYSTEMDS);
+    let which = match is_systemds {
+        // It says its first mistake first, and then that the start has failed.
+        true => ["--priority=err".to_owned(), format!("INVOCATION_ID={id}")],
+        // What systemd itself writes of the unit has another identifier.
+        false => ["--identifier=acr-cache-proxy".to_owned(), format!("_SYSTEMD_INVOCATION_ID={id}")],
+    };
+    let all = ["journalctl", "--quiet", "--no-pager", "--output=cat"].map(str::to_owned).into_iter().chain(which);
+    Some(all.chain((!is_systemds).then(|| "--lines=1".to_owned())).collect())
 }
 
 impl Service {
@@ -90,10 +119,12 @@ impl Service {
         let socket = sockets.own().cloned();
         let lacks = socket.as_ref().map(|socket| socket.lacks(config)).unwrap_or_default();
         let (state, last) = (unit_state(host).await, Last::read().await);
-        Self { has_unit, state, socket, lacks, other: own::other(host, file, given), last }
+        let program = Unit::read(host, UNIT).command.first().cloned();
+        let replaced = program.filter(|program| last.pid.is_some_and(|pid| is_replaced(Path::new(program), pid)));
+        Self { has_unit, state, socket, lacks, other: own::other(host, file, given), last, replaced }
     }
 
-    fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.state.as_deref() == Some("active")
     }
 
@@ -109,6 +140,9 @@ impl Service {
         match &self.last {
             Last { is_masked: true, .. } => {
                 Some(("its unit is masked".to_owned(), format!("systemctl unmask {UNIT} && {start}")))
+            }
+            Last { refusal: Some(refusal), .. } => {
+                Some((format!("systemd refuses its unit ({refusal})"), format!("{VERIFY}{start}")))
             }
             Last { failure: Some(how), line, .. } => {
                 let line = line.as_ref().map(|line| format!(": {line}")).unwrap_or_default();

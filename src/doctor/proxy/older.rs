@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::super::expected::{Expected, by_hand};
-use super::super::finding::{Code, Examined, Finding};
+use super::super::finding::{Code, Examined, Finding, Fix};
 use super::Facts;
 use crate::admin::ways::Ways;
 use crate::installed::{RELOAD, RESTART};
@@ -17,7 +17,9 @@ pub(super) async fn read(file: Option<&Path>, status: Option<&Value>) -> Option<
     let (file, id) = (file?, u32::try_from(status?["process"]["id"].as_u64()?).ok()?);
     let asked = file.to_owned();
     let names = tokio::task::spawn_blocking(move || control::older_variables(id, &asked)).await.ok()?;
-    (!names.is_empty()).then(|| (file.display().to_string(), names))
+    // The unit may have the variable elsewhere.
+    let file = names.first().map(|name| service_variables::file_of(name).unwrap_or_else(|| file.display().to_string()));
+    file.map(|file| (file, names))
 }
 
 /// Variables count at a start only: a corrected secret changed nothing, and `check`, which has it, found nothing wrong.
@@ -43,15 +45,6 @@ pub(super) fn find_routes(facts: &Facts, expected: &Expected<'_>, found: &mut Ex
     }
     let missing = expected.routes.iter().filter(|route| !ways.have(route));
     found.unserve(missing.map(|route| route.source.registry()).collect(), "which has not read its settings");
-    let has_unit = facts.service.has_unit;
-    let command = match &facts.service.other {
-        Some(Other { flags, is_former: false, .. }) => {
-            format!("acr-cache-proxy doctor {flags}  # the settings that the service is started with")
-        }
-        Some(_) => format!("systemctl daemon-reload && {RESTART}"),
-        None if has_unit => RELOAD.to_owned(),
-        None => "acr-cache-proxy reload".to_owned(),
-    };
     found.find(Finding {
         registries: Vec::new(),
         code: Code::NotLoaded,
@@ -59,6 +52,18 @@ pub(super) fn find_routes(facts: &Facts, expected: &Expected<'_>, found: &mut Ex
         text: format!("the proxy that runs serves {ways}, and by these settings it is to serve {wanted}"),
         why: "it goes by what it has read: what it has no route for is answered by 404, and clients go to the source or fail"
             .to_owned(),
-        fix: by_hand(command),
+        fix: reload(facts),
     });
+}
+
+/// Has it read its settings.
+pub(super) fn reload(facts: &Facts) -> Fix {
+    by_hand(match &facts.service.other {
+        Some(Other { flags, is_former: false, .. }) => {
+            format!("acr-cache-proxy doctor {flags}  # the settings that the service is started with")
+        }
+        Some(_) => format!("systemctl daemon-reload && {RESTART}"),
+        None if facts.service.has_unit => RELOAD.to_owned(),
+        None => "acr-cache-proxy reload".to_owned(),
+    })
 }

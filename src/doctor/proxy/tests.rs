@@ -130,6 +130,13 @@ async fn a_service_that_has_failed_or_is_masked_or_refused_a_reload_is_told_with
             ", and its unit is masked".to_owned(),
             format!("systemctl unmask acr-cache-proxy.service && {start}"),
         ),
+        // It was told to be enabled, which systemd refused each time.
+        (
+            "inactive",
+            "LoadState=bad-setting\nActiveState=inactive\nSubState=dead\nResult=success\n",
+            ", and systemd refuses its unit (bad-setting)".to_owned(),
+            format!("{}{start}", down::VERIFY),
+        ),
         (
             "active",
             "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nReloadResult=exit-code\n",
@@ -152,4 +159,94 @@ async fn a_service_that_has_failed_or_is_masked_or_refused_a_reload_is_told_with
         assert!(finding.text.ends_with(&says), "{said}: {finding:?}");
         assert_eq!(finding.fix.command, fix, "{said}");
     }
+}
+
+/// All of these were "ok", and the next start failed, or was of another program.
+#[tokio::test]
+async fn a_service_that_answers_and_would_not_by_its_next_start_is_not_right() {
+    let settings = "upstream: {domain: example.azurecr.io, prefix: hub}\nidentity: {kind: anonymous}\n";
+    let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+    let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
+    let signs_in = |kind: &str, id: Option<&str>| {
+        let identity = serde_json::json!({"kind": kind, "id": id});
+        let status = serde_json::json!({"registries": [{"domain": "example.azurecr.io", "identity": identity}]});
+        other_identities(&status, &config)
+    };
+    let otherwise = signs_in("managed identity", Some("an-id"));
+    assert_eq!(otherwise, ["example.azurecr.io: managed identity an-id, and not anonymous"]);
+    let lack = || NotHandedOver { setting: "ca_file $CREDENTIALS_DIRECTORY/ca".to_owned(), name: "ca".to_owned() };
+    let (ok, program) = ("LoadState=loaded\nActiveState=active\nReloadResult=success\n", "/usr/bin/acr-cache-proxy");
+    for (said, replaced, not_handed_over, identities, expected_finding) in [
+        (ok, None, vec![], signs_in("anonymous", None), None),
+        (
+            "LoadState=bad-setting\n",
+            None,
+            vec![],
+            vec![],
+            Some((Code::Failed, "systemd refuses", "systemd-analyze verify")),
+        ),
+        ("LoadState=masked\n", None, vec![], vec![], Some((Code::Failed, "its unit is masked", "systemctl unmask"))),
+        ("ReloadResult=exit-code\n", None, vec![], vec![], Some((Code::NotLoaded, "the last reload", "journalctl "))),
+        (
+            ok,
+            Some(program),
+            vec![],
+            vec![],
+            Some((Code::NotLoaded, "the process that runs was started", "kill -USR2 ")),
+        ),
+        (
+            ok,
+            None,
+            vec![lack()],
+            vec![],
+            Some((Code::Unreadable, "ca_file $CREDENTIALS_DIRECTORY/ca: ", "systemctl edit")),
+        ),
+        (
+            ok,
+            None,
+            vec![],
+            otherwise,
+            Some((Code::NotLoaded, "the proxy that runs signs in otherwise", "systemctl reload")),
+        ),
+    ] {
+        let nobody = elsewhere("http://127.0.0.1:1", &Sockets::default()).await;
+        let service = Service {
+            has_unit: true,
+            state: Some("active".to_owned()),
+            last: down::Last::of(said),
+            replaced: replaced.map(str::to_owned),
+            ..Service::default()
+        };
+        let facts = Facts { service, not_handed_over, other_identities: identities, is_elsewhere: false, ..nobody };
+        let mut found = Examined::new(Part::Proxy);
+        behind::find(&facts, &expected, &mut found);
+        let is =
+            found.findings.first().map(|finding| (finding.code, finding.text.as_str(), finding.fix.command.as_str()));
+        let is_expected = match (is, expected_finding) {
+            (Some((code, text, fix)), Some((wanted, says, does))) => {
+                code == wanted && text.starts_with(says) && fix.starts_with(does)
+            }
+            (is, wanted) => is.is_none() && wanted.is_none(),
+        };
+        assert!(is_expected && found.findings.len() < 2, "{said}: {found:?}");
+    }
+}
+
+/// A line of the process before was the reason why a start had failed.
+#[test]
+fn the_reason_of_a_start_that_failed_is_one_of_that_start() {
+    for (status, expected) in [
+        (
+            "Result=exit-code\nExecMainStatus=2",
+            Some("--identifier=acr-cache-proxy _SYSTEMD_INVOCATION_ID=a1 --lines=1"),
+        ),
+        ("Result=exit-code\nExecMainStatus=243", Some("--priority=err INVOCATION_ID=a1")),
+        ("Result=watchdog\nExecMainStatus=6", None),
+    ] {
+        let command = down::journal(&format!("InvocationID=a1\n{status}\n"));
+        let words = command.map(|words| words.join(" "));
+        assert_eq!(words.is_some(), expected.is_some(), "{status}");
+        assert!(words.is_none_or(|words| expected.is_some_and(|end| words.ends_with(end))), "{status}");
+    }
+    assert_eq!(down::journal("InvocationID=\nResult=exit-code\nExecMainStatus=2\n"), None);
 }

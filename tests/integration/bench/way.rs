@@ -153,7 +153,7 @@ async fn a_direct_pull_signs_in_by_the_services_variables_unless_the_environment
         "LD_PRELOAD=/nonexistent.so\nAZURE_AUTHORITY_HOST={}\nAZURE_TENANT_ID={TENANT}\nAZURE_CLIENT_ID={CLIENT}\nAZURE_CLIENT_SECRET={SECRET}\n",
         azure.authority()
     );
-    let taken = "with the variables of */environment, as the unit gives them to the service at its next start";
+    let taken = "with the variables of */environment, as the service gets them at its next start";
     let left = "without the variables of */environment, because the environment says who signs in";
     // Whether the shell has a sign-in, and with which secret; what the file has; what is said of it.
     for (signs_in, secret, file, said) in [

@@ -33,7 +33,7 @@ async fn without_a_sign_in_of_its_own_it_has_the_variables_of_the_service() {
         names.into_iter().fold(setup, |setup, name| setup.without(name))
     };
     let kind = "identity: {kind: client_secret}";
-    let takes = ("ok", "with the variables of */environment, as the unit gives them to the service at its next start");
+    let takes = ("ok", "with the variables of */environment, as the service gets them at its next start");
     let exported = variables.replace("AZURE_CLIENT_SECRET=", "export AZURE_CLIENT_SECRET=");
     for (what, setup, expected, found) in [
         ("nobody is named", with(nobody(setup(&azure)), &variables), 0, &[takes, ("ok", "1 route*")][..]),
