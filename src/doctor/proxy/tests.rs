@@ -213,7 +213,7 @@ async fn a_service_that_answers_and_would_not_by_its_next_start_is_not_right() {
         let service = Service {
             has_unit: true,
             state: Some("active".to_owned()),
-            last: down::Last::of(said),
+            last: down::Last::of(&Properties::of(said)),
             replaced: replaced.map(str::to_owned),
             ..Service::default()
         };
@@ -243,10 +243,10 @@ fn the_reason_of_a_start_that_failed_is_one_of_that_start() {
         ("Result=exit-code\nExecMainStatus=243", Some("--priority=err INVOCATION_ID=a1")),
         ("Result=watchdog\nExecMainStatus=6", None),
     ] {
-        let command = down::journal(&format!("InvocationID=a1\n{status}\n"));
+        let command = down::journal(&Properties::of(&format!("InvocationID=a1\n{status}\n")));
         let words = command.map(|words| words.join(" "));
         assert_eq!(words.is_some(), expected.is_some(), "{status}");
         assert!(words.is_none_or(|words| expected.is_some_and(|end| words.ends_with(end))), "{status}");
     }
-    assert_eq!(down::journal("InvocationID=\nResult=exit-code\nExecMainStatus=2\n"), None);
+    assert_eq!(down::journal(&Properties::of("InvocationID=\nResult=exit-code\nExecMainStatus=2\n")), None);
 }
