@@ -30,6 +30,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A certificate and its key, as an engine names them; without a key, one file has both.
 pub(super) type Pair = (String, Option<String>);
 
+/// The authorities that a client trusts, or for `None` every certificate; and what it presents.
+type Client = (Option<Vec<String>>, Vec<Pair>);
+
 /// Why an engine cannot show who it is.
 #[derive(Clone, Debug)]
 pub(super) enum Away {
@@ -50,8 +53,7 @@ impl fmt::Display for Away {
 pub(super) struct Door<'a> {
     host: &'a Host,
     url: Address,
-    /// By the authorities that a client trusts, and what it presents.
-    known: BTreeMap<(Option<Vec<String>>, Vec<Pair>), Option<Away>>,
+    known: BTreeMap<Client, Option<Away>>,
 }
 
 impl<'a> Door<'a> {
