@@ -50,7 +50,7 @@ fn setting(Entry { row, holds }: Entry) -> Value {
     };
     setting["description"] = json!(format!("{}. {}", row.help, row.more).trim_end());
     if let Default::Text(text) | Default::Unless(text, _) = row.default
-        && setting["type"] == "string"
+        && (setting["type"] == "string" || setting["anyOf"][0]["type"] == "string")
     {
         setting["default"] = json!(text);
     }
@@ -64,10 +64,13 @@ fn value(row: &Row) -> Value {
         "NUMBER" => number(row),
         "NUMBER|off" => either(number(row), off()),
         "NUMBER|fair|off" => either(number(row), json!({ "enum": ["fair", "off", false] })),
+        "URL|off" => either(text(), off()),
+        "FILTER" | "FILTER|TABLE" => either(pattern(row.pattern), off()),
         _ if !row.pattern.is_empty() => pattern(row.pattern),
         "TIME" => pattern(TIME),
         "SIZE" => pattern(SIZE),
-        "MODE" => pattern(MODE),
+        // Without quotes an editor reads a number, to which no pattern is applied.
+        "MODE" => either(pattern(MODE), json!({ "type": "integer" })),
         words if words.contains('|') && words.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '|' | '_')) => {
             json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() })
         }

@@ -21,6 +21,8 @@ const NEAR: f64 = 0.8;
 /// Checks a filter and returns it unchanged. `env_logger` takes any word that is not a level for a target, without a warning,
 /// and an unknown target leaves the log empty. The error names the known ones.
 pub(crate) fn parse_filter(text: &str) -> Result<String, String> {
+    // What tools that read YAML 1.1 write for `off`.
+    let text = if text.eq_ignore_ascii_case("false") { "off" } else { text };
     let filter = parse_levels(text)?;
     match targets(text).find(|target| !exists(target)) {
         None if is_all_off(text) => Err(format!(
@@ -129,6 +131,8 @@ mod tests {
         ] {
             assert_eq!(parse_filter(text).as_deref(), Ok(text));
         }
+        // As of `log: off` in a chart's values.
+        assert_eq!(parse_filter("false").as_deref(), Ok("off"));
         const TARGETS: &str = "there are access, a line for each request, acr_cache_proxy and its modules, and the libraries pingora_core, ";
         for (text, says) in [
             (
