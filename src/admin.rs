@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
@@ -119,8 +119,9 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        if !session.is_body_empty() {
-            // No request is served behind a body, so it does not matter where the body ends.
+        // No request is served behind a body, so it does not matter where the body ends. In HTTP/1.0 the end of the connection may be that
+        // of the answer, for which a probe waits.
+        if !session.is_body_empty() || session.req_header().version == Version::HTTP_10 {
             session.set_keepalive(None);
         }
         let request = session.req_header();

@@ -80,6 +80,8 @@ async fn a_corrected_secret_was_a_dead_end_and_so_was_a_file_that_the_service_ma
     assert!(fix.starts_with("journalctl --unit acr-cache-proxy "), "{fix}");
     systemd.run("chmod 0644 /etc/acr-cache-proxy/ca.pem");
     systemd.run("systemctl restart acr-cache-proxy");
+    // Its start is over before its first sign-in.
+    systemd.wait_until("it serves", || systemd.serves("http://127.0.0.1:8080"));
     assert_eq!(of_proxy(&systemd), Vec::<[String; 3]>::new());
 }
 

@@ -1,5 +1,6 @@
 //! Health and readiness.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,21 @@ fn readiness(proxy: &Proxy) -> (u16, Value) {
     assert_eq!(wire::ask(address, "HEAD /readyz", "").body, "");
     let answer = wire::ask(address, "GET /readyz", "");
     (answer.status, serde_json::from_str(&answer.body).expect("JSON"))
+}
+
+/// A probe of HTTP/1.0, for which the end of the connection is that of the answer, waited for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_http_1_0_ends_its_connection() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+    for path in ["/healthz", "/readyz"] {
+        let mut probe = wire::connect(admin(&proxy));
+        probe.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        probe.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("sent");
+        let mut answer = String::new();
+        probe.read_to_string(&mut answer).expect("its end");
+        assert!(answer.starts_with("HTTP/1.") && !answer.contains("keep-alive"), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

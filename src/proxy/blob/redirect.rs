@@ -85,9 +85,9 @@ pub(crate) fn storage_of(
         return Ok(None);
     }
     let uri = location.parse::<Uri>().ok();
-    let target = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16().unwrap_or(HTTPS))));
+    let target = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, port_of(uri)?)));
     let Some(("https", host, port)) = target else {
-        return Err(leads_to("an address that is not https://"));
+        return Err(leads_to("an address that is not https://HOST or https://HOST:PORT"));
     };
     let domain = Domain::of(host, port);
     let host = domain.host();
@@ -100,6 +100,11 @@ pub(crate) fn storage_of(
         domain,
         kept: None,
     }))
+}
+
+/// The port of an address, `None` if it is none. The library takes that for no port at all.
+fn port_of(uri: &Uri) -> Option<u16> {
+    oci::authority::split(uri.authority()?.as_str()).1.map_or(Some(HTTPS), oci::authority::port)
 }
 
 /// Path and query of an address, byte for byte: a parser that writes them anew would break the signature. The address of
@@ -141,7 +146,8 @@ mod tests {
         {
             assert!(matches!(storage(location), Ok(None)), "{location}");
         }
-        for location in ["https://example.azurecr.io:8443/v2/x", "//example.azurecr.io/v2/x", "x"] {
+        let no_port = "https://x.blob.core.windows.net:99999/a";
+        for location in ["https://example.azurecr.io:8443/v2/x", "//example.azurecr.io/v2/x", "x", no_port] {
             assert!(storage(location).is_err(), "{location}");
         }
     }
