@@ -33,7 +33,7 @@ pub(crate) struct Connections {
 /// The idle connections.
 #[derive(Default)]
 struct Idle {
-    /// By [`Peer::reuse_hash`]; the one that was used last is the last one.
+    /// By `Peer::reuse_hash`; the one that was used last is the last one.
     by_peer: HashMap<u64, VecDeque<Lying>>,
     count: usize,
     /// A task looks through them.
