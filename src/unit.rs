@@ -49,6 +49,8 @@ pub(crate) struct Unit {
     is_by_process: bool,
     /// Why the rest of this need not be all that the program is started with.
     pub unknown: Vec<Unknown>,
+    /// Values that it hands over may be others than these.
+    pub is_inexact: bool,
 }
 
 /// What may give the program flags and variables, and is not known. Displays as a clause.
@@ -357,6 +359,7 @@ impl Unit {
 
     fn take(&mut self, path: &str, content: &str, said: &mut Said) {
         for (key, value) in of_service(content) {
+            self.is_inexact |= !handed::is_exact(&key, &value);
             let value = &specifier::expanded(&value, &self.name);
             match key.as_str() {
                 "ExecStart" => {
@@ -372,7 +375,7 @@ impl Unit {
                     }
                 }
                 "EnvironmentFile" if value.is_empty() => said.files.clear(),
-                "EnvironmentFile" => said.files.push(unquoted(value.trim_start_matches('-'))),
+                "EnvironmentFile" => said.files.push(value.trim_start_matches('-').to_owned()),
                 "PassEnvironment" if value.is_empty() => said.passed.clear(),
                 "PassEnvironment" => said.passed.extend(words(value)),
                 "UnsetEnvironment" if value.is_empty() => said.unset.clear(),
@@ -437,11 +440,6 @@ fn is_script(host: &Host, program: &str) -> bool {
 
 fn name_of(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
-}
-
-/// A path, perhaps in quotation marks.
-fn unquoted(text: &str) -> String {
-    words(text).into_iter().next().unwrap_or_default()
 }
 
 /// The values of a flag on a command line.

@@ -188,6 +188,9 @@ pub(super) fn aside(file: &str) -> String {
     format!("mv -n {} {}", shell_word(file), shell_word(&format!("{file}.old")))
 }
 
+/// Puts a file in its place. What is there already is kept, by a name that no engine reads as a certificate.
+pub(super) const INSTALL: &str = "install -D --backup=numbered";
+
 /// Takes the byte order mark out that a file begins with.
 pub(super) fn without_mark(file: &str) -> String {
     format!("sed -i '1s/^\\xef\\xbb\\xbf//' {}", shell_word(file))

@@ -189,9 +189,9 @@ async fn connects_to(endpoint: &Endpoint) -> io::Result<()> {
     }
 }
 
-/// Whether `/v2/` is answered as any registry answers it.
+/// Whether `/v2/` is answered as any registry answers it, who may want a token.
 fn is_some_registry(answers: &io::Result<Option<Answer>>) -> bool {
-    matches!(answers, Ok(Some(answer)) if answer.is_registry && answer.status == 200)
+    matches!(answers, Ok(Some(answer)) if answer.is_registry && matches!(answer.status, 200 | 401))
 }
 
 /// Whether this is what another registry answers to a request of `/`, for which others have a page. This proxy refuses it as one that it

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::ask;
 use super::dockerd::{self, Reads};
-use super::expected::{Expected, by_hand, edit};
+use super::expected::{Expected, INSTALL, by_hand, edit};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::hosts_toml::{self, Directory};
 use super::registries_conf::{Release, directory_of};
@@ -355,7 +355,7 @@ fn by_client_config(expected: &Expected<'_>) -> Fix {
 
 /// Puts the certificate where an engine looks for that of a host, and then something more.
 fn put(directory: &str, then: &str) -> String {
-    format!("install -D -m 0644 CA.pem {}{then}", shell_word(&format!("{directory}/ca.crt")))
+    format!("{INSTALL} -m 0644 CA.pem {}{then}", shell_word(&format!("{directory}/ca.crt")))
 }
 
 /// `mirror.internal:8443`

@@ -59,7 +59,7 @@ impl NoRequest {
             Self::Invalid => (
                 StatusCode::BAD_REQUEST,
                 Code::Unsupported,
-                "the header is no valid one of HTTP: two Host fields, another host in the URL, or a length that is none",
+                "the header is no valid one of HTTP: a field of it is malformed, or two of its parts contradict each other",
             ),
             Self::TooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Unit;
+use super::{Unit, specifier};
 use crate::glob;
 use crate::host::Host;
 use crate::installed::{OWN_UNIT, runs_systemd};
@@ -12,6 +12,17 @@ use crate::installed::{OWN_UNIT, runs_systemd};
 const NAMED: [&str; 4] = ["LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted"];
 /// The one that hands over those of a pattern.
 const PATTERN: &str = "ImportCredential";
+
+/// Whether what a line hands over is known to the letter: without escapes, specifiers that only the manager knows, and quotation marks that
+/// systemd refuses, with which it leaves out what the line has.
+pub(super) fn is_exact(key: &str, value: &str) -> bool {
+    let is_paired = |mark| value.matches(mark).count().is_multiple_of(2);
+    match key {
+        "Environment" => !value.contains('\\') && specifier::are_known(value) && is_paired('"') && is_paired('\''),
+        "EnvironmentFile" => specifier::are_known(value) && !value.contains(['"', '\'']),
+        _ => true,
+    }
+}
 
 impl Unit {
     /// This host's own, if systemd starts it with the configuration in this file, and all that it says is known.
@@ -24,7 +35,7 @@ impl Unit {
         let unit = Self::read(host, OWN_UNIT);
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_its = unit.flag("config").pop().is_some_and(|named| real(&PathBuf::from(named)) == real(config));
-        (is_its && unit.unknown.is_empty()).then_some(unit)
+        (is_its && unit.unknown.is_empty() && !unit.is_inexact).then_some(unit)
     }
 
     /// A variable by exactly this name, which may be empty, and the file that sets it.
@@ -51,6 +62,24 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A value that systemd has in another way was said to be another one than the process has, also right after its start.
+    #[test]
+    fn what_systemd_reads_in_another_way_is_not_known_to_the_letter() {
+        for (key, value, expected) in [
+            ("Environment", "A=b \"C=d e\"", true),
+            ("Environment", "A=%d/client.pem B=100%%", true),
+            ("Environment", "A=b\\x2cc", false),
+            ("Environment", "A=%H", false),
+            ("Environment", "A=http://user:p%40pw@proxy:3128", false),
+            ("Environment", "\"A=b", false),
+            ("EnvironmentFile", "-/etc/my dir/environment", true),
+            ("EnvironmentFile", "\"/etc/environment\"", false),
+            ("ExecStart", "/bin/sh -c \"exec a\\b", true),
+        ] {
+            assert_eq!(is_exact(key, value), expected, "{key}={value}");
+        }
+    }
 
     #[test]
     fn a_credential_is_handed_over_by_its_name_by_a_directory_or_by_a_pattern() {

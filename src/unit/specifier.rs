@@ -38,6 +38,13 @@ pub(super) fn expanded(text: &str, unit: &str) -> String {
     new + rest
 }
 
+/// Whether a text has none but those that [`expanded`] replaces.
+pub(super) fn are_known(text: &str) -> bool {
+    const KNOWN: &str = "%nNpPiItESCLTVdhugUG";
+    let mut all = text.chars();
+    std::iter::from_fn(|| all.find(|c| *c == '%').map(|_| all.next())).all(|c| c.is_some_and(|c| KNOWN.contains(c)))
+}
+
 /// Whether one is left that is not known.
 pub(super) fn is_left(text: &str) -> bool {
     let mut all = text.split('%').skip(1);

@@ -22,11 +22,12 @@ pub(super) fn find(facts: &Facts, expected: &Expected<'_>, found: &mut Examined)
         found.find(told(Code::Failed, "its unit is masked".to_owned(), why, fix));
     }
     if service.last.is_reload_refused && service.is_active() {
-        let why = "the proxy goes by what it had read before, and its next start may fail by what it has refused";
+        let why = "unless it has read them by another way since, the proxy goes by what it had read before, and its next start may fail";
         let fix = by_hand(format!("{JOURNAL}  # put right what it says, if that is not done; then: {RELOAD}"));
         found.find(told(Code::NotLoaded, "the last reload of its service has failed".to_owned(), why.to_owned(), fix));
     }
-    if let Some(program) = &service.replaced {
+    // Of a masked one systemd would not learn that a new process takes over.
+    if let Some(program) = service.replaced.as_ref().filter(|_| !service.last.is_masked) {
         let text = format!("the process that runs was started from another file than {program} is by now");
         let why = "the earlier program serves on: the new one has not taken over, of which the journal has the reason";
         let fix = by_hand(format!(

@@ -12,6 +12,9 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::shell::shell_word;
 
+/// What is wrong with a URL of `https` at a listener without TLS.
+const PLAIN: &str = "it speaks HTTP, and no TLS: the address begins with http://";
+
 /// What comes of a request there.
 pub(super) struct Mirror {
     /// `http://mirror.internal:8080`
@@ -28,7 +31,11 @@ impl Mirror {
         let address = Address::parse(url);
         let (answers, is_other) = match ask::resolve(&authority(&address)).await {
             Ok(at) if sockets.alone_at_address(at).is_some() => (Err(io::ErrorKind::ConnectionRefused.into()), false),
-            Ok(at) if address.has_tls() => (ask::connects(at).await.map(|()| None), false),
+            Ok(at) if address.has_tls() => match ask::get(at, "/v2/").await.map(Some) {
+                // Without TLS it answers as it does to those whom it serves.
+                plain if is_some_registry(&plain) => (Err(io::Error::new(io::ErrorKind::InvalidData, PLAIN)), false),
+                _ => (ask::connects(at).await.map(|()| None), false),
+            },
             Ok(at) => {
                 let answers = ask::get(at, "/v2/").await.map(Some);
                 let is_other = is_some_registry(&answers) && is_another_registrys(ask::get(at, "/").await);
@@ -48,7 +55,7 @@ impl Mirror {
                 Some(stranger(url, text, expected))
             }
             Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
-                Some(stranger(url, format!("what answers at {url} is not this proxy: {cause}"), expected))
+                Some(stranger(url, format!("what answers at {url} is not what --mirror says: {cause}"), expected))
             }
             Err(cause) => Some(Finding {
                 registries: Vec::new(),

@@ -2,7 +2,7 @@
 //! or fails, as one does that does not trust the proxy's.
 
 use super::super::dockerd::Reads;
-use super::super::expected::{Expected, by_hand, edit};
+use super::super::expected::{Expected, INSTALL, by_hand, edit};
 use super::super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::super::hosts_toml::{self, Directory};
 use super::presented::{Away, Door, Pair};
@@ -113,7 +113,7 @@ fn presented(
 pub(super) fn put_pair(directory: &str, then: &str) -> Fix {
     let file = |name: &str| shell_word(&format!("{directory}/{name}"));
     let (certificate, key) = (file("client.cert"), file("client.key"));
-    by_hand(format!("install -D -m 0644 CLIENT.pem {certificate} && install -D -m 0600 CLIENT.key {key}{then}"))
+    by_hand(format!("{INSTALL} -m 0644 CLIENT.pem {certificate} && {INSTALL} -m 0600 CLIENT.key {key}{then}"))
 }
 
 /// The pairs in a directory. Half a pair is told of the engine's files.

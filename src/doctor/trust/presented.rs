@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::super::ask;
+use super::shown::as_engines;
 use crate::client_config::address::Address;
 use crate::host::Host;
 use crate::listen::certificate;
@@ -125,15 +126,12 @@ async fn knock(
 ) -> Option<Result<(), String>> {
     let asked = Arc::new(Asked { was: AtomicBool::new(false), key });
     let resolver: Arc<dyn ResolvesClientCert> = Arc::<Asked>::clone(&asked);
-    let config = match trusted {
-        Some(files) => TrustRoots::of_files(files.to_vec()).builder().ok()?.with_client_cert_resolver(resolver),
+    let mut config = match trusted {
+        Some(files) => as_engines(TrustRoots::of_files(files.to_vec()))?,
         // Nothing is sent to it that is not for everybody.
-        None => {
-            let mut config = verifier::client(&TrustRoots::of_files(Vec::new()), |_, _, _| Ok(())).ok()?;
-            config.client_auth_cert_resolver = resolver;
-            config
-        }
+        None => verifier::client(&TrustRoots::of_files(Vec::new()), |_, _, _| Ok(())).ok()?,
     };
+    config.client_auth_cert_resolver = resolver;
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
     let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
     let request = format!("GET /v2/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);

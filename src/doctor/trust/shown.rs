@@ -119,7 +119,7 @@ async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
 
 /// Engines are of Go, which accepts a certificate that is itself among the authorities, as of `openssl req -x509`; rustls does not. Nothing is
 /// sent over what this accepts.
-fn as_engines(roots: TrustRoots) -> Option<ClientConfig> {
+pub(super) fn as_engines(roots: TrustRoots) -> Option<ClientConfig> {
     let client = verifier::client(&roots.clone(), move |certificate, name, verified| match verified {
         // Its dates were looked at before that.
         Err(rustls::Error::InvalidCertificate(why)) if Wrong::of(&why) == Wrong::OfAuthority => {

@@ -116,8 +116,9 @@ async fn of_podmans_directories_for_an_address_the_first_that_is_there_counts() 
         });
         let report = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror]).stdout).into_owned();
         let fixes: Vec<_> = report.lines().filter_map(|line| line.trim().strip_prefix("fix: ")).collect();
-        let expected =
-            fixed_in.map(|place| format!("# on the host itself: install -D -m 0644 CA.pem {place}/{at}/ca.crt"));
+        let expected = fixed_in.map(|place| {
+            format!("# on the host itself: install -D --backup=numbered -m 0644 CA.pem {place}/{at}/ca.crt")
+        });
         assert_eq!(fixes.len(), usize::from(expected.is_some()), "{is_in}, {empty:?}: {report}");
         let is_it = |(fix, expected): (&&str, String)| fix.starts_with(&expected);
         assert!(fixes.iter().zip(expected).all(is_it), "{is_in}, {empty:?}: {report}");
@@ -188,7 +189,7 @@ async fn a_ca_for_daemon_json_is_none_for_what_dockerd_asks_by_hosts_toml() {
         let output = host.doctor(&["--mirror", &mirror]);
         let report = String::from_utf8_lossy(&output.stdout);
         let fix = format!(
-            "install -D -m 0644 CA.pem /etc/docker/certs.d/{at}/ca.crt && acr-cache-proxy client-config docker "
+            "install -D --backup=numbered -m 0644 CA.pem /etc/docker/certs.d/{at}/ca.crt && acr-cache-proxy client-config docker "
         );
         assert!(report.contains(what) && report.contains(&fix) == is_untrusting, "{report}");
         // As that fix does.
@@ -213,7 +214,7 @@ async fn fix_writes_no_files_by_which_an_engine_would_not_trust_the_proxy() {
         host.put(&format!("/usr/bin/{program}"), "");
         let said = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror, "--fix"]).stderr).into_owned();
         let sentence = format!(
-            "no file of {client} is written, because with them it would not trust the certificate of {mirror}, and pulls of closed routes would fail: UnknownIssuer; do this, and run doctor --fix again: install -D -m 0644 CA.pem {certs_d}/{at}/ca.crt  #"
+            "no file of {client} is written, because with them it would not trust the certificate of {mirror}, and pulls of closed routes would fail: UnknownIssuer; do this, and run doctor --fix again: install -D --backup=numbered -m 0644 CA.pem {certs_d}/{at}/ca.crt  #"
         );
         assert!(said.contains(&sentence), "{said}");
         assert!(!host.path(file).exists(), "{file}");
@@ -263,10 +264,27 @@ async fn an_engine_whose_certificate_the_listener_does_not_take_is_told() {
             let is_found = found.iter().any(|(part, code)| part == program && code == "client-certificate");
             assert_eq!(is_found, !says.is_empty(), "{says}: {found:?}");
             let report = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror]).stdout).into_owned();
-            let fix = format!("install -D -m 0644 CLIENT.pem {certs_d}/{at}/client.cert && ");
+            let fix = format!("install -D --backup=numbered -m 0644 CLIENT.pem {certs_d}/{at}/client.cert && ");
             assert_eq!((report.contains(says), report.contains(&fix)), (true, is_found), "{report}");
         }
     }
+}
+
+/// Of a listener whose certificate is a CA's own, as of `openssl req -x509`, nobody asked what it wants of clients: "ok" was said, and `--fix`
+/// wrote files by which no pull works.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_a_certificate_of_its_own_asks_for_one_as_well() {
+    let pair = self_signed(&["localhost"]);
+    let nodes = Authority::new("nodes");
+    let (site, _kept, at) = with_secret(Secret::new(&pair, &[&nodes]), ", client_ca: {ca}").await;
+    let mirror = format!("https://{at}");
+    let host = site.host(&[Do::Install(&["podman"])]);
+    host.put(&format!("/etc/containers/certs.d/{at}/ca.crt"), &pair.certificate);
+    let fixed = String::from_utf8_lossy(&host.doctor(&["--mirror", &mirror, "--fix"]).stderr).into_owned();
+    assert!(fixed.contains("no file of podman is written, because with them "), "{fixed}");
+    write(&host, "podman", &mirror);
+    let found = found(&host.doctor(&["--json", "--mirror", &mirror]));
+    assert!(found.contains(&("podman".to_owned(), "client-certificate".to_owned())), "{found:?}");
 }
 
 /// With the right pair in its place "nothing is wrong" was said, and dockerd pulled everything from Docker Hub.

@@ -109,11 +109,9 @@ async fn the_address_of_the_mirror_is_asked_beside_a_proxy_on_this_host() {
     let (site, azure) = Site::start().await;
     let host = site.host(&[Do::Install(&["podman"])]);
     let mirrors = ["http://127.0.0.1:2", "https://127.0.0.1:2", "http://nobody.invalid"].map(str::to_owned);
-    for (mirror, code) in mirrors
-        .iter()
-        .map(|mirror| (mirror, "down"))
-        .chain([(&format!("http://{}", azure.registry_addr()), "stranger")])
-    {
+    let strangers = [format!("http://{}", azure.registry_addr()), format!("https://{}", site.proxy.address())];
+    let down = mirrors.iter().map(|mirror| (mirror, "down"));
+    for (mirror, code) in down.chain(strangers.iter().map(|mirror| (mirror, "stranger"))) {
         write(&host, "podman", mirror);
         let output = host.doctor(&["--json", "--mirror", mirror]);
         assert_eq!(found(&output).first(), Some(&("proxy".to_owned(), code.to_owned())), "{mirror}");
