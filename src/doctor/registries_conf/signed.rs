@@ -7,7 +7,7 @@ use crate::client_config::address::Verdict;
 use crate::client_config::policy::{self, Policy, Requirements};
 use crate::client_config::signatures::{self, LookedFor};
 use crate::client_config::{Client, REGISTRIES_D, carries_marker};
-use crate::doctor::expected::{Expected, by_hand, edit};
+use crate::doctor::expected::{Expected, INSTALL, by_hand, edit};
 use crate::doctor::finding::{Code, Examined, Finding, Fix, REGISTRIES, Way};
 use crate::host::Text;
 use crate::shell::shell_word;
@@ -128,5 +128,5 @@ fn attach(user: &User<'_>, expected: &Expected<'_>) -> Fix {
     if !user.hides_ours && user.texts.iter().all(|text| text.path != own) {
         return expected.write(Client::Podman, "");
     }
-    by_owner(&own, by_hand(format!("install -D -m 0644 {REGISTRIES_D} {}", shell_word(&own))))
+    by_owner(&own, by_hand(format!("{INSTALL} -m 0644 {REGISTRIES_D} {}", shell_word(&own))))
 }

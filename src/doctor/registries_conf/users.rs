@@ -9,7 +9,7 @@ use super::blocking::{Blocking, blocking, of_blocking, of_official, official};
 use super::files::{Addition, Files};
 use super::owner::by_owner;
 use super::{Entry, OURS, ROOTS, USERS, covering, entries, judge_entry, take_out};
-use crate::doctor::expected::{Expected, aside, by_hand};
+use crate::doctor::expected::{Expected, INSTALL, aside, by_hand};
 use crate::doctor::finding::{Code, Examined, Finding, REGISTRIES, Way, listed};
 use crate::host::Text;
 use crate::shell::shell_word;
@@ -65,7 +65,7 @@ pub(super) fn of_user(home: &str, own: &[Text], release: Release, expected: &Exp
         why: format!("what {user} pulls of {registries} goes past the proxy, and nobody is told"),
         fix: by_owner(
             &path,
-            by_hand(format!("install -D -m 0644 {OURS} {}", shell_word(&format!("{path}.d/50-acr-cache-proxy.conf")))),
+            by_hand(format!("{INSTALL} -m 0644 {OURS} {}", shell_word(&format!("{path}.d/50-acr-cache-proxy.conf")))),
         ),
     });
 }
