@@ -4,7 +4,7 @@
 //! which adds to a file of somebody else. [`look`], [`install`], [`amend`] and [`prune`] touch the file system.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Domain, Listener, Routes};
@@ -241,8 +241,7 @@ impl Mirror {
         }
         let host = match listen.ip() {
             ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
+            ip => oci::authority::of_ip(ip),
         };
         Ok(Self { tls: false, host, port: format!(":{}", listen.port()) })
     }

@@ -234,8 +234,8 @@ impl Host {
         let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
         let addresses = interfaces.filter_map(|interface| {
             let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|address| address.ip().to_string());
-            v4.or_else(|| address.as_sockaddr_in6().map(|address| format!("[{}]", address.ip())))
+            let v4 = address.as_sockaddr_in().map(|address| oci::authority::of_ip(address.ip().into()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| oci::authority::of_ip(address.ip().into())))
         });
         addresses.chain(own).collect()
     }

@@ -76,7 +76,7 @@ pub(crate) fn file_of(name: &str) -> Option<String> {
 
 fn own_unit() -> Option<Unit> {
     let unit = Unit::read(&Host::new(PathBuf::from("/")), OWN_UNIT);
-    (!unit.command.is_empty() && unit.unknown.is_empty() && !unit.is_inexact).then_some(unit)
+    (!unit.command.is_empty() && unit.is_known_whole()).then_some(unit)
 }
 
 /// What a service has at its next start.

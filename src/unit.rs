@@ -50,7 +50,7 @@ pub(crate) struct Unit {
     /// Why the rest of this need not be all that the program is started with.
     pub unknown: Vec<Unknown>,
     /// Values that it hands over may be others than these.
-    pub is_inexact: bool,
+    is_inexact: bool,
 }
 
 /// What may give the program flags and variables, and is not known. Displays as a clause.

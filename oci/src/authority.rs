@@ -20,6 +20,11 @@ pub fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_number)
 }
 
+/// An address as the host of a URL writes it: IPv6 in brackets.
+pub fn of_ip(ip: IpAddr) -> String {
+    if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
+}
+
 /// The host as DNS and certificates write it: an IPv6 address without its brackets.
 pub fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)

@@ -235,10 +235,6 @@ impl Here {
 
 /// The hosts by which a listener is reached from its own machine.
 fn hosts_of(address: SocketAddr, own: &[String]) -> Vec<String> {
-    let written = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
     // A socket on every address of IPv6 takes IPv4 as well, and none on every one of IPv4 takes IPv6.
     let takes_ipv6 = address.is_ipv6();
     let mut hosts = Vec::new();
@@ -247,13 +243,13 @@ fn hosts_of(address: SocketAddr, own: &[String]) -> Vec<String> {
         hosts.extend(takes_ipv6.then(|| "[::1]".to_owned()));
         hosts.extend(own.iter().filter(|name| takes_ipv6 || !name.starts_with('[')).cloned());
     } else {
-        hosts.push(written(address.ip()));
+        hosts.push(authority::of_ip(address.ip()));
     }
     if address.ip().is_unspecified() || address.ip().is_loopback() {
         hosts.push("localhost".to_owned());
         // Whoever connects to no address in particular comes to that of the loopback interface.
         let every: IpAddr = if takes_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        hosts.push(written(every));
+        hosts.push(authority::of_ip(every));
     }
     hosts
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::activation::Sockets;
 use crate::answer::API_VERSION;
+use crate::client_config::address::Address;
 use crate::host::Host;
 use crate::program::{Printed, run as run_to_its_end};
 
@@ -98,8 +99,9 @@ pub(crate) async fn get(address: SocketAddr, target: &str) -> io::Result<Answer>
     within(ANSWER_LIMIT, async { exchange(TcpStream::connect(address).await?, "GET", target, &host).await }).await
 }
 
-/// The first address of a host and its port, `mirror.internal:8080`.
-pub(super) async fn resolve(authority: &str) -> io::Result<SocketAddr> {
+/// Where the host of an address leads first, with the port.
+pub(super) async fn resolve(address: &Address) -> io::Result<SocketAddr> {
+    let authority = format!("{}:{}", address.host, address.port());
     let first =
         async { lookup_host(authority).await?.next().ok_or_else(|| io::Error::other("its name has no address")) };
     within(ANSWER_LIMIT, first).await

@@ -52,7 +52,7 @@ impl ByHostsToml<'_> {
     async fn look(&mut self, url: &str) {
         let address = Address::parse(url);
         let Some(dockerd) = self.dockerd.filter(|_| address.has_tls()) else { return };
-        let at = ask::resolve(&format!("{}:{}", address.host, address.port())).await;
+        let at = ask::resolve(&address).await;
         if dockerd.checks_nothing_of(&address, at.ok().map(|at| at.ip())) {
             self.unchecked.insert(url.to_owned());
         }

@@ -35,7 +35,12 @@ impl Unit {
         let unit = Self::read(host, OWN_UNIT);
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_its = unit.flag("config").pop().is_some_and(|named| real(&PathBuf::from(named)) == real(config));
-        (is_its && unit.unknown.is_empty() && !unit.is_inexact).then_some(unit)
+        (is_its && unit.is_known_whole()).then_some(unit)
+    }
+
+    /// All that it hands over is known, and to the letter.
+    pub(crate) fn is_known_whole(&self) -> bool {
+        self.unknown.is_empty() && !self.is_inexact
     }
 
     /// A variable by exactly this name, which may be empty, and the file that sets it.

@@ -1,48 +1,54 @@
 //! `%n`, `%t` and so on in units, as the system's service manager has them (systemd.unit(5), "Specifiers").
 
+use std::borrow::Cow;
+
 /// The text with the values of those that a name decides, or nothing; others, such as `%H` and `%m`, stay as they are.
 pub(super) fn expanded(text: &str, unit: &str) -> String {
-    let stem = unit.rsplit_once('.').map_or(unit, |(stem, _)| stem);
-    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
-    let credentials = format!("/run/credentials/{unit}");
     let (mut new, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, after)) = rest.split_once('%') {
         new += before;
         let specifier = after.chars().next();
-        let value = match specifier {
-            Some('%') => "%",
-            Some('n') => unit,
-            Some('N') => stem,
-            Some('p' | 'P') => prefix,
-            Some('i' | 'I') => instance,
-            Some('t') => "/run",
-            Some('E') => "/etc",
-            Some('S') => "/var/lib",
-            Some('C') => "/var/cache",
-            Some('L') => "/var/log",
-            Some('T') => "/tmp",
-            Some('V') => "/var/tmp",
-            Some('d') => &credentials,
-            Some('h') => "/root",
-            Some('u' | 'g') => "root",
-            Some('U' | 'G') => "0",
-            _ => {
-                new.push('%');
-                rest = after;
-                continue;
-            }
+        let Some(value) = specifier.and_then(|specifier| value(specifier, unit)) else {
+            new.push('%');
+            rest = after;
+            continue;
         };
-        new += value;
+        new += &value;
         rest = &after[specifier.map_or(0, char::len_utf8)..];
     }
     new + rest
 }
 
+/// The value of one of them.
+fn value(specifier: char, unit: &str) -> Option<Cow<'_, str>> {
+    let stem = unit.rsplit_once('.').map_or(unit, |(stem, _)| stem);
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    Some(Cow::Borrowed(match specifier {
+        '%' => "%",
+        'n' => unit,
+        'N' => stem,
+        'p' | 'P' => prefix,
+        'i' | 'I' => instance,
+        't' => "/run",
+        'E' => "/etc",
+        'S' => "/var/lib",
+        'C' => "/var/cache",
+        'L' => "/var/log",
+        'T' => "/tmp",
+        'V' => "/var/tmp",
+        'd' => return Some(format!("/run/credentials/{unit}").into()),
+        'h' => "/root",
+        'u' | 'g' => "root",
+        'U' | 'G' => "0",
+        _ => return None,
+    }))
+}
+
 /// Whether a text has none but those that [`expanded`] replaces.
 pub(super) fn are_known(text: &str) -> bool {
-    const KNOWN: &str = "%nNpPiItESCLTVdhugUG";
     let mut all = text.chars();
-    std::iter::from_fn(|| all.find(|c| *c == '%').map(|_| all.next())).all(|c| c.is_some_and(|c| KNOWN.contains(c)))
+    let mut specifiers = std::iter::from_fn(|| all.find(|c| *c == '%').map(|_| all.next()));
+    specifiers.all(|specifier| specifier.is_some_and(|specifier| value(specifier, "").is_some()))
 }
 
 /// Whether one is left that is not known.

@@ -3,6 +3,7 @@
 use std::iter;
 use std::net::IpAddr;
 
+use oci::authority;
 use serde_json::Value;
 
 use super::{Facts, parsed};
@@ -18,8 +19,7 @@ impl Facts {
     /// start.
     pub(in super::super) fn checks_nothing_of(&self, mirror: &Address, ip: Option<IpAddr>) -> bool {
         let port = mirror.port();
-        let written = |ip: IpAddr| if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-        let hosts: Vec<_> = iter::once(mirror.host.clone()).chain(ip.map(written)).collect();
+        let hosts: Vec<_> = iter::once(mirror.host.clone()).chain(ip.map(authority::of_ip)).collect();
         self.insecure().iter().any(|entry| match entry.contains('/') {
             true => NoProxy::parse(entry).is_ok_and(|network| hosts.iter().any(|host| network.covers(host, port))),
             false => Address::parse(entry).or_tls(true).is_at(mirror),

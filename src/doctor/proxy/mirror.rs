@@ -2,6 +2,8 @@
 
 use std::io;
 
+use oci::authority;
+
 use super::super::ask::{self, Answer};
 use super::super::expected::{Expected, by_hand};
 use super::super::finding::{Code, Finding};
@@ -29,7 +31,7 @@ impl Mirror {
     /// Asks it. What systemd keeps for the proxy alone is not connected to, as that would start it.
     pub(super) async fn ask(url: &str, sockets: &Sockets) -> Self {
         let address = Address::parse(url);
-        let (answers, is_other) = match ask::resolve(&authority(&address)).await {
+        let (answers, is_other) = match ask::resolve(&address).await {
             Ok(at) if sockets.alone_at_address(at).is_some() => (Err(io::ErrorKind::ConnectionRefused.into()), false),
             Ok(at) if address.has_tls() => match ask::get(at, "/v2/").await.map(Some) {
                 // Without TLS it answers as it does to those whom it serves.
@@ -75,14 +77,9 @@ impl Mirror {
 
 /// Whether a listener of this host's proxy is at this URL, so that what it counts is all that comes there.
 pub(in super::super) async fn is_own(url: &str, config: &Config, host: &Host) -> bool {
-    let Ok(at) = ask::resolve(&authority(&Address::parse(url))).await else { return false };
-    let ip = if at.is_ipv6() { format!("[{}]", at.ip()) } else { at.ip().to_string() };
-    let is_here = at.ip().is_loopback() || host.names().contains(&ip);
+    let Ok(at) = ask::resolve(&Address::parse(url)).await else { return false };
+    let is_here = at.ip().is_loopback() || host.names().contains(&authority::of_ip(at.ip()));
     let mut listeners = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
     listeners
         .any(|listener| listener == at || is_here && listener.ip().is_unspecified() && listener.port() == at.port())
-}
-
-fn authority(address: &Address) -> String {
-    format!("{}:{}", address.host, address.port())
 }

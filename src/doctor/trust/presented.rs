@@ -133,7 +133,7 @@ async fn knock(
     };
     config.client_auth_cert_resolver = resolver;
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
-    let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
+    let address = ask::resolve(url).await.ok()?;
     let request = format!("GET /v2/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);
     let answer = async {
         let stream = TcpStream::connect(address).await?;

@@ -105,7 +105,7 @@ impl<'a> Shown<'a> {
 async fn refusal(url: &Address, files: &[PathBuf]) -> Option<Refusal> {
     let config = as_engines(TrustRoots::of_files(files.to_vec()))?;
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).ok()?;
-    let address = ask::resolve(&format!("{}:{}", url.host, url.port())).await.ok()?;
+    let address = ask::resolve(url).await.ok()?;
     let shake = async {
         let stream = TcpStream::connect(address).await?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
